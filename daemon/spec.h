@@ -36,6 +36,7 @@ typedef struct CloneSpec {
         bool stopped;          /* the clones are left stopped, as by SIGSTOP, before their first instruction */
         uint32_t count;        /* 1..CLONE_COUNT_MAX clones of one instant */
         uint64_t timeout_usec; /* from the request's admission to its end; 0: the daemon's default */
+        uint64_t stop_timeout_usec; /* how long the target may take to stop; 0: 2 s */
 } CloneSpec;
 
 #define CLONE_SPEC_DEFAULT ((CloneSpec){.count = 1})

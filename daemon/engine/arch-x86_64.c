@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "daemon/engine/arch.h"
+
+#define SYSCALL_INSN_SIZE 2U /* 0f 05 */
+#define USER64_CS 0x33U      /* arch/x86/include/asm/segment.h: __USER_CS */
+
+#define FLAG_CF_TO_SF 0xd5U /* CF, PF, AF, ZF, SF: what SAHF loads */
+#define FLAG_DF (1U << 10)
+#define FLAG_OF (1U << 11)
+
+/*
+ * Calls that fail with EINTR instead of restarting, signal(7) "Interruption of system calls and library functions by
+ * signal handlers", and those that do so on a socket with a timeout (net/core/sock.h: sock_intr_errno()). Each of them
+ * has done nothing yet when it returns -EINTR; close(2), which has, must never be here.
+ */
+static const unsigned short never_restart[] = {
+        SYS_read,          SYS_readv,    SYS_write,      SYS_writev,      SYS_preadv2,         SYS_pwritev2,
+        SYS_recvfrom,      SYS_recvmsg,  SYS_recvmmsg,   SYS_sendto,      SYS_sendmsg,         SYS_sendmmsg,
+        SYS_accept,        SYS_accept4,  SYS_connect,    SYS_epoll_wait,  SYS_epoll_pwait,     441 /* epoll_pwait2 */,
+        SYS_rt_sigtimedwait, SYS_semop,  SYS_semtimedop, SYS_msgrcv,      SYS_msgsnd,          SYS_io_getevents,
+        SYS_io_pgetevents, SYS_poll,     SYS_ppoll,      SYS_select,      SYS_pselect6,        SYS_pause,
+        SYS_rt_sigsuspend, SYS_nanosleep, SYS_clock_nanosleep, SYS_futex, 449 /* futex_waitv */, SYS_getrandom,
+        SYS_io_uring_enter, SYS_mq_timedsend, SYS_mq_timedreceive,
+};
+
+bool arch_is_compat(const struct user_regs_struct *regs)
+{
+        return regs->cs != USER64_CS;
+}
+
+static bool is_restart_code(long rax)
+{
+        return rax == -ARCH_ERESTARTSYS || rax == -ARCH_ERESTARTNOINTR || rax == -ARCH_ERESTARTNOHAND ||
+               rax == -ARCH_ERESTART_RESTARTBLOCK;
+}
+
+bool arch_in_interrupted_call(const struct user_regs_struct *regs)
+{
+        return (long) regs->orig_rax >= 0 && is_restart_code((long) regs->rax);
+}
+
+bool arch_hide_spurious_eintr(struct user_regs_struct *regs)
+{
+        if ((long) regs->orig_rax < 0 || (long) regs->rax != -EINTR)
+                return false;
+
+        for (size_t i = 0; i < sizeof(never_restart) / sizeof(never_restart[0]); i++)
+                if (regs->orig_rax == never_restart[i]) {
+                        regs->rax = (unsigned long long) -ARCH_ERESTARTNOHAND;
+                        return true;
+                }
+
+        return false;
+}
+
+struct user_regs_struct arch_rewind_entry(const struct user_regs_struct *regs)
+{
+        struct user_regs_struct r = *regs;
+
+        r.rax = regs->orig_rax;
+        r.rip -= SYSCALL_INSN_SIZE;
+        r.orig_rax = (unsigned long long) -1;
+        return r;
+}
+
+struct user_regs_struct arch_settle(const struct user_regs_struct *regs)
+{
+        struct user_regs_struct r = *regs;
+
+        if (arch_in_interrupted_call(regs)) {
+                r = arch_rewind_entry(regs);
+                /* arch/x86/kernel/signal.c: the restart block has what the call still needs. */
+                if ((long) regs->rax == -ARCH_ERESTART_RESTARTBLOCK)
+                        r.rax = SYS_restart_syscall;
+        }
+
+        r.orig_rax = (unsigned long long) -1;
+        return r;
+}
+
+struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint64_t address, long nr, const uint64_t args[static 6])
+{
+        struct user_regs_struct r = *base;
+
+        r.rip = address;
+        r.rax = (unsigned long long) nr;
+        r.orig_rax = (unsigned long long) -1;
+        r.rdi = args[0];
+        r.rsi = args[1];
+        r.rdx = args[2];
+        r.r10 = args[3];
+        r.r8 = args[4];
+        r.r9 = args[5];
+        return r;
+}
+
+/* A cursor over the code that is being written; the size is checked once, at the end. */
+typedef struct Emitter {
+        uint8_t *code;
+        size_t n;
+} Emitter;
+
+static void emit(Emitter *e, const void *bytes, size_t n)
+{
+        if (e->n + n <= ARCH_GADGET_SIZE)
+                memcpy(e->code + e->n, bytes, n);
+        e->n += n;
+}
+
+#define EMIT(e, ...) emit((e), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+/* A 32-bit displacement from the end of the instruction that ends with it, filled in when the place is known. */
+static size_t emit_displacement(Emitter *e)
+{
+        size_t at = e->n;
+
+        EMIT(e, 0, 0, 0, 0);
+        return at;
+}
+
+static void set_displacement(Emitter *e, size_t at)
+{
+        int32_t d = (int32_t) (e->n - (at + 4));
+
+        if (at + 4 <= ARCH_GADGET_SIZE)
+                memcpy(e->code + at, &d, sizeof(d));
+}
+
+static void emit_movabs(Emitter *e, uint8_t rex, uint8_t opcode, uint64_t value)
+{
+        EMIT(e, rex, opcode);
+        emit(e, &value, sizeof(value));
+}
+
+/* Arithmetic flags without a stack: ADD sets OF (0x7f + 1), SAHF the others and leaves OF alone; MOV and JMP keep all. */
+static void emit_flags(Emitter *e, uint64_t flags)
+{
+        EMIT(e, 0xb0, flags & FLAG_OF ? 0x7f : 0x00);       /* mov $n,%al */
+        EMIT(e, 0x04, 0x01);                                /* add $1,%al */
+        EMIT(e, 0xb4, (uint8_t) (flags & FLAG_CF_TO_SF));   /* mov $n,%ah */
+        EMIT(e, 0x9e);                                      /* sahf */
+        EMIT(e, flags & FLAG_DF ? 0xfd : 0xfc);             /* std, cld */
+}
+
+static void emit_registers(Emitter *e, const struct user_regs_struct *back)
+{
+        emit_movabs(e, 0x48, 0xb8, back->rax);
+        emit_movabs(e, 0x48, 0xb9, back->rcx);
+        emit_movabs(e, 0x48, 0xba, back->rdx);
+        emit_movabs(e, 0x48, 0xbe, back->rsi);
+        emit_movabs(e, 0x48, 0xbf, back->rdi);
+        emit_movabs(e, 0x49, 0xb8, back->r8);
+        emit_movabs(e, 0x49, 0xb9, back->r9);
+        emit_movabs(e, 0x49, 0xba, back->r10);
+        emit_movabs(e, 0x49, 0xbb, back->r11);
+}
+
+void arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask)
+{
+        Emitter e = {.code = code};
+        size_t child, mask_at, rip_at;
+        uint64_t rip = back->rip;
+
+        memset(code, 0xcc, ARCH_GADGET_SIZE);
+
+        EMIT(&e, 0x0f, 0x05);       /* syscall */
+        EMIT(&e, 0x85, 0xc0);       /* test %eax,%eax: a PID, an error or 0 */
+        EMIT(&e, 0x0f, 0x84);       /* jz child */
+        child = emit_displacement(&e);
+
+        EMIT(&e, 0xb8, SYS_rt_sigprocmask, 0, 0, 0);  /* mov $..,%eax */
+        EMIT(&e, 0xbf, 2 /* SIG_SETMASK */, 0, 0, 0); /* mov $..,%edi */
+        EMIT(&e, 0x48, 0x8d, 0x35);                   /* lea mask(%rip),%rsi */
+        mask_at = emit_displacement(&e);
+        EMIT(&e, 0x31, 0xd2);                         /* xor %edx,%edx */
+        EMIT(&e, 0x41, 0xba, sizeof(mask), 0, 0, 0);  /* mov $..,%r10d */
+        EMIT(&e, 0x0f, 0x05);                         /* syscall */
+
+        emit_flags(&e, back->eflags);
+        emit_registers(&e, back);
+        EMIT(&e, 0xff, 0x25);                         /* jmp *rip(%rip): no register is free, and no stack is touched */
+        rip_at = emit_displacement(&e);
+
+        set_displacement(&e, child);
+        EMIT(&e, 0x31, 0xff);                         /* xor %edi,%edi */
+        EMIT(&e, 0xb8, SYS_exit_group, 0, 0, 0);      /* mov $..,%eax */
+        EMIT(&e, 0x0f, 0x05);                         /* syscall */
+
+        set_displacement(&e, mask_at);
+        emit(&e, &mask, sizeof(mask));
+        set_displacement(&e, rip_at);
+        emit(&e, &rip, sizeof(rip));
+}
+
+/*
+ * glibc: struct pthread begins at the thread pointer and has `pid_t tid` at 0x2d0 and `robust_head` at 0x2e0 since 2.4
+ * (nptl/descr.h; the layout is fixed by libthread_db). Its fork is clone with CHILD_SETTID and CHILD_CLEARTID at &tid.
+ * musl: struct pthread has `int tid` at 0x30 behind the pointer to itself (src/internal/pthread_impl.h); its
+ * clear_child_tid is a lock of the library's, which a new process does not need.
+ */
+#define GLIBC_TID 0x2d0U
+#define GLIBC_ROBUST_HEAD 0x2e0U
+#define MUSL_TID 0x30U
+
+ArchTid arch_find_tid(const struct user_regs_struct *regs, uint64_t robust_head, pid_t tid,
+                int (*read_word)(uint64_t address, uint64_t *ret, void *userdata), void *userdata)
+{
+        uint64_t tp = regs->fs_base, word;
+
+        if (tp == 0 || read_word(tp, &word, userdata) < 0 || word != tp) /* both begin with a pointer to themselves */
+                return (ArchTid){};
+
+        if (robust_head == tp + GLIBC_ROBUST_HEAD && read_word(tp + GLIBC_TID, &word, userdata) >= 0 && (pid_t) word == tid)
+                return (ArchTid){.address = tp + GLIBC_TID, .clear = true};
+
+        if (read_word(tp + MUSL_TID, &word, userdata) >= 0 && (pid_t) word == tid)
+                return (ArchTid){.address = tp + MUSL_TID};
+
+        return (ArchTid){};
+}

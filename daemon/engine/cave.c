@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <glib.h>
+#include <stdio.h>
+#include <stdbool.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/engine/cave.h"
+
+#define CAVE_ALIGNMENT 16U
+#define CAVE_MAX 512U
+#define PROGRAM_HEADERS_MAX 64U
+
+typedef struct Mapping {
+        uint64_t start, end, offset;
+        char permissions[5];
+        unsigned major, minor;
+        unsigned long inode;
+} Mapping;
+
+static bool same_file(const Mapping *a, const Mapping *b)
+{
+        return a->inode == b->inode && a->major == b->major && a->minor == b->minor;
+}
+
+static int parse_line(const char *line, Mapping *ret)
+{
+        return sscanf(line, "%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER "x %4s %" G_GINT64_MODIFIER "x %x:%x %lu", &ret->start,
+                               &ret->end, ret->permissions, &ret->offset, &ret->major, &ret->minor, &ret->inode) == 7
+                               ? 0
+                               : -EBADMSG;
+}
+
+static bool read_exact(int mem, uint64_t address, void *buffer, size_t n)
+{
+        return pread(mem, buffer, n, (off_t) address) == (ssize_t) n;
+}
+
+/* Where the code of the file that begins at @header ends in the mapping @text; 0 where it cannot be told. */
+static uint64_t code_end(int mem, const Mapping *header, const Mapping *text)
+{
+        Elf64_Phdr phdrs[PROGRAM_HEADERS_MAX];
+        Elf64_Ehdr ehdr;
+
+        if (!read_exact(mem, header->start, &ehdr, sizeof(ehdr)) || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) != 0 ||
+            ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_phentsize != sizeof(Elf64_Phdr) ||
+            ehdr.e_phnum > PROGRAM_HEADERS_MAX || ehdr.e_phoff > header->end - header->start)
+                return 0;
+
+        if (!read_exact(mem, header->start + ehdr.e_phoff, phdrs, ehdr.e_phnum * sizeof(Elf64_Phdr)))
+                return 0;
+
+        for (unsigned i = 0; i < ehdr.e_phnum; i++) {
+                const Elf64_Phdr *p = phdrs + i;
+
+                if (p->p_type != PT_LOAD || !(p->p_flags & PF_X) || p->p_memsz != p->p_filesz)
+                        continue;
+                if (p->p_offset >= text->offset && p->p_offset - text->offset < text->end - text->start &&
+                    p->p_filesz <= text->end - text->start - (p->p_offset - text->offset))
+                        return text->start + (p->p_offset - text->offset) + p->p_filesz;
+        }
+
+        return 0;
+}
+
+static bool all_zero(const uint8_t *bytes, size_t n)
+{
+        for (size_t i = 0; i < n; i++)
+                if (bytes[i] != 0)
+                        return false;
+
+        return true;
+}
+
+static bool cave_in(int mem, const Mapping *header, const Mapping *text, size_t size, uint64_t *ret)
+{
+        uint64_t end = code_end(mem, header, text), address;
+        uint8_t bytes[CAVE_MAX];
+
+        if (end == 0)
+                return false;
+
+        /* From the end of the page: the farthest from anything that runs. */
+        address = (text->end - size) & ~(uint64_t) (CAVE_ALIGNMENT - 1);
+        if (address < end || !read_exact(mem, address, bytes, size) || !all_zero(bytes, size))
+                return false;
+
+        *ret = address;
+        return true;
+}
+
+int cave_find(const char *maps, int mem, size_t size, uint64_t *ret)
+{
+        g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
+        Mapping header = {};
+
+        g_return_val_if_fail(size <= CAVE_MAX, -EINVAL);
+
+        for (char **line = lines; *line && **line; line++) {
+                Mapping m;
+
+                if (parse_line(*line, &m) < 0)
+                        return -EBADMSG;
+                if (m.inode == 0)
+                        continue;
+                if (m.offset == 0)
+                        header = m;
+                if (memcmp(m.permissions, "r-xp", 4) == 0 && same_file(&m, &header) && cave_in(mem, &header, &m, size, ret))
+                        return 0;
+        }
+
+        return -ENOENT;
+}

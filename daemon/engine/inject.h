@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "daemon/engine/arch.h"
+#include "daemon/engine/tracee.h"
+#include "daemon/error.h"
+
+/*
+ * One instant of the target, and what is needed to run a call in it. Filled in two steps: what cannot change while the target
+ * runs its program (before the stop, so that it costs no pause), and the registers (at the stop).
+ */
+typedef struct Instant {
+        /* Before the stop. */
+        int mem;              /* /proc/PID/mem of the target: pins its memory, an execve() in between shows as a short write */
+        uint64_t cave;        /* address of ARCH_GADGET_SIZE unused executable bytes, all zero */
+        uint64_t robust_head; /* get_robust_list(2), 0 for none */
+        uint64_t robust_size;
+        pid_t tid;            /* as the target sees it itself */
+
+        /* At the stop. */
+        bool at_entry;                /* stopped at the entry of a 64-bit call, which both shall run */
+        struct user_regs_struct regs; /* what target and clones get back, for the kernel's restart code to finish */
+        uint64_t mask;                /* their signal mask */
+        ArchTid tid_cache;
+} Instant;
+
+#define INSTANT_INIT ((Instant){.mem = -EBADF})
+
+/* Reads registers, mask, restartable sequence and thread ID of the stopped @t. Negative errno of ptrace(2). */
+int instant_take(Instant *i, const Tracee *t);
+
+/*
+ * Puts the code into the target's memory. -ESTALE where the memory is no longer the target's (it called execve()).
+ * Until instant_erase() the bytes are there; nothing ever runs them by itself.
+ */
+int instant_write(const Instant *i);
+int instant_erase(int mem, const Instant *i);
+
+/*
+ * Runs one clone in the stopped @t, which must have the code in its memory, and leaves @t at the exit stop of the call.
+ * Returns the PID in @t's namespace, a negative errno of clone(2), or -ESRCH where @t was killed.
+ *
+ * From the first register set here until instant_restore() the task needs no tracer to get back where it was.
+ */
+long instant_clone(const Instant *i, Tracee *t);
+
+/* Runs call @nr in the stopped @t; for clones, which die with their tracer. Result in *@ret. Negative errno of ptrace(2). */
+int instant_call(const Instant *i, Tracee *t, long nr, const uint64_t args[static 6], long *ret);
+
+/* Gives @t mask and registers back. The stop must be one that ends by PTRACE_DETACH, or an interrupt's. */
+int instant_restore(const Instant *i, const Tracee *t);

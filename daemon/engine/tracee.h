@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "daemon/error.h"
+
+/*
+ * A task that this process traces: ptrace(2) in the SEIZE manner. If this process dies the kernel lets every tracee go on
+ * (kernel/ptrace.c: exit_ptrace()), except those with PTRACE_O_EXITKILL.
+ */
+typedef struct Tracee {
+        pid_t pid;
+        uint64_t options; /* PTRACE_O_* in force */
+        int group_stop;   /* the signal of a group stop that was in force at the last stop, 0 for none */
+} Tracee;
+
+typedef enum StopKind {
+        STOP_INTERRUPT, /* PTRACE_EVENT_STOP: of PTRACE_INTERRUPT, of a new clone, or a group stop (Tracee.group_stop) */
+        STOP_SYSCALL,   /* entry or exit of a call */
+        STOP_EXITED,    /* it is gone, and reaped as far as its tracer does that; the wait status is in *ret_status */
+} StopKind;
+
+/* PTRACE_SEIZE with TRACESYSGOOD: a tracer's death at a system call stop must not leave a SIGTRAP behind. */
+int tracee_seize(Tracee *t, pid_t pid, CloneError *error);
+
+/* PTRACE_INTERRUPT. */
+int tracee_interrupt(const Tracee *t);
+
+/* PTRACE_SETOPTIONS. -EPERM for PTRACE_O_SUSPEND_SECCOMP without CAP_SYS_ADMIN or under seccomp. */
+int tracee_set_options(Tracee *t, uint64_t options);
+
+/*
+ * Waits for the next stop that is not a signal's; signals are passed on with @resume (PTRACE_CONT or PTRACE_SYSCALL), so
+ * that none is lost, and where @listen is set a group stop is left in force (PTRACE_LISTEN) and waited through. Gives up with
+ * -ETIMEDOUT after @timeout_usec where that is not 0.
+ */
+int tracee_wait(Tracee *t, int resume, bool listen, uint64_t timeout_usec, StopKind *ret, int *ret_status);
+
+/* PTRACE_CONT or PTRACE_SYSCALL, delivering @signal where it is not 0. */
+int tracee_resume(const Tracee *t, int resume, int signal);
+
+/* PTRACE_LISTEN: a group stop stays in force, and is told when it ends. */
+int tracee_listen(const Tracee *t);
+
+/* PTRACE_DETACH; @signal is only delivered at a system call stop (kernel/entry/common.c). */
+int tracee_detach(const Tracee *t, int signal);
+
+/* NT_PRSTATUS, whole. */
+int tracee_get_regs(const Tracee *t, struct user_regs_struct *ret);
+int tracee_set_regs(const Tracee *t, const struct user_regs_struct *regs);
+
+/*
+ * The mask that the task has in user mode: during a call with a temporary one (ppoll, sigsuspend) that which is restored at
+ * its end (kernel/ptrace.c). Setting one ends the temporary one; a call that is run again sets it again.
+ */
+int tracee_get_mask(const Tracee *t, uint64_t *ret);
+int tracee_set_mask(const Tracee *t, uint64_t mask);
+
+/* True at the entry of a 64-bit call; PTRACE_GET_SYSCALL_INFO. False at its exit, and for int $0x80. */
+bool tracee_at_native_entry(const Tracee *t);
+bool tracee_at_entry(const Tracee *t);
+
+/* Kills it and waits until it is gone. For half-made clones. */
+void tracee_kill(const Tracee *t);
