@@ -14,6 +14,7 @@ static const struct {
         [CLONE_ERROR_FAILED] = {"org.freedesktop.DBus.Error.Failed", EIO},
         [CLONE_ERROR_INVALID_ARGS] = {"org.freedesktop.DBus.Error.InvalidArgs", EINVAL},
         [CLONE_ERROR_ACCESS_DENIED] = {"org.freedesktop.DBus.Error.AccessDenied", EACCES},
+        [CLONE_ERROR_INTERACTIVE] = {"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", EACCES},
         [CLONE_ERROR_LIMITS_EXCEEDED] = {"org.freedesktop.DBus.Error.LimitsExceeded", ENOBUFS},
         [CLONE_ERROR_NO_SUCH_PROCESS] = {"org.remfork.Clone.Error.NoSuchProcess", ESRCH},
         [CLONE_ERROR_UNSUPPORTED] = {"org.remfork.Clone.Error.Unsupported", EOPNOTSUPP},

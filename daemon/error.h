@@ -12,6 +12,7 @@ typedef enum CloneErrorCode {
         CLONE_ERROR_FAILED,          /* org.freedesktop.DBus.Error.Failed: the system refused, error_number says why */
         CLONE_ERROR_INVALID_ARGS,    /* org.freedesktop.DBus.Error.InvalidArgs */
         CLONE_ERROR_ACCESS_DENIED,   /* org.freedesktop.DBus.Error.AccessDenied */
+        CLONE_ERROR_INTERACTIVE,     /* org.freedesktop.DBus.Error.InteractiveAuthorizationRequired */
         CLONE_ERROR_LIMITS_EXCEEDED, /* org.freedesktop.DBus.Error.LimitsExceeded */
         CLONE_ERROR_NO_SUCH_PROCESS, /* org.remfork.Clone.Error.NoSuchProcess */
         CLONE_ERROR_UNSUPPORTED,     /* org.remfork.Clone.Error.Unsupported */

@@ -3,6 +3,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <systemd/sd-bus.h>
+
+#include "daemon/error.h"
 
 /*
  * What is asked: the options of CloneFull(), ClonePIDFD() and Submit(), decoded and validated, with no side effect.
@@ -28,6 +31,7 @@ typedef enum CloneEngine {
 } CloneEngine;
 
 #define CLONE_COUNT_MAX 1000U
+#define CLONE_TIMEOUT_MAX_USEC (UINT64_C(3600) * 1000000)
 
 typedef struct CloneSpec {
         CloneTrigger trigger;
@@ -40,3 +44,10 @@ typedef struct CloneSpec {
 } CloneSpec;
 
 #define CLONE_SPEC_DEFAULT ((CloneSpec){.count = 1})
+
+/*
+ * Reads the options (an a{sv} that is next in @message) over the defaults. On an error @ret is as it was: -EINVAL for a key
+ * that is unknown, given twice, of another type or out of range, -EOPNOTSUPP for one that this version does not serve yet;
+ * @error names key, value and what was expected. -EBADMSG where @message is not as its signature says.
+ */
+int spec_read(sd_bus_message *message, CloneSpec *ret, CloneError *error);

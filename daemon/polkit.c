@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <string.h>
+
+#include "daemon/bus-util.h"
+#include "daemon/log.h"
+#include "daemon/polkit.h"
+#include "daemon/util.h"
+
+#define POLKIT_NAME "org.freedesktop.PolicyKit1"
+#define POLKIT_PATH "/org/freedesktop/PolicyKit1/Authority"
+#define POLKIT_INTERFACE "org.freedesktop.PolicyKit1.Authority"
+#define POLKIT_ALLOW_USER_INTERACTION 1U
+
+#define USEC_PER_SEC (UINT64_C(1000000))
+#define TIMEOUT_USEC (5 * USEC_PER_SEC)
+#define TIMEOUT_INTERACTIVE_USEC (120 * USEC_PER_SEC) /* a user types a password */
+#define GRANT_USEC (60 * USEC_PER_SEC)                /* shorter than polkit's own five minutes */
+
+struct Polkit {
+        sd_bus *bus;
+        Peers *peers;
+        sd_bus_slot *changed;
+        uint64_t next_cancellation;
+};
+
+struct PolkitCheck {
+        Polkit *polkit;
+        Peer *peer;
+        Grant grant; /* what is remembered where polkit grants it for a while */
+        bool interactive;
+        uint64_t cancellation;
+        sd_bus_slot *call;
+        PolkitDone done;
+        void *userdata;
+};
+
+typedef struct Answer {
+        bool authorized, challenge, temporary;
+} Answer;
+
+/* The rules, the actions or what is granted for a while changed. */
+static int on_changed(sd_bus_message *message, void *userdata, sd_bus_error *unused)
+{
+        Polkit *p = userdata;
+
+        peers_drop_grants(p->peers);
+        return 0;
+}
+
+int polkit_new(Polkit **ret, sd_bus *bus, Peers *peers)
+{
+        Polkit *p = g_new0(Polkit, 1);
+        int r;
+
+        r = sd_bus_match_signal_async(bus, &p->changed, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE, "Changed", on_changed,
+                        NULL, p);
+        if (r < 0) {
+                g_free(p);
+                return r;
+        }
+
+        p->bus = sd_bus_ref(bus);
+        p->peers = peers;
+        *ret = p;
+        return 0;
+}
+
+Polkit *polkit_free(Polkit *p)
+{
+        if (!p)
+                return NULL;
+
+        sd_bus_slot_unref(p->changed);
+        sd_bus_unref(p->bus);
+        g_free(p);
+        return NULL;
+}
+
+static bool grant_is_for(const Grant *a, const Grant *b)
+{
+        return a->class == b->class && a->target_uid == b->target_uid &&
+               file_identity_equal(a->target_user_namespace, b->target_user_namespace);
+}
+
+static bool has_grant(const Peer *peer, const Grant *wanted)
+{
+        uint64_t now = now_usec();
+
+        for (unsigned i = 0; i < peer->n_grants; i++)
+                if (grant_is_for(&peer->grants[i], wanted) && now < peer->grants[i].until)
+                        return true;
+        return false;
+}
+
+static void remember_grant(Peer *peer, const Grant *grant)
+{
+        unsigned i;
+
+        for (i = 0; i < peer->n_grants; i++)
+                if (grant_is_for(&peer->grants[i], grant))
+                        break;
+
+        if (i == PEER_GRANTS_MAX) { /* the oldest goes */
+                memmove(&peer->grants[0], &peer->grants[1], sizeof(Grant) * (PEER_GRANTS_MAX - 1));
+                i--;
+        } else if (i == peer->n_grants)
+                peer->n_grants++;
+
+        peer->grants[i] = *grant;
+        peer->grants[i].until = now_usec() + GRANT_USEC;
+}
+
+static int read_answer(sd_bus_message *reply, Answer *ret)
+{
+        int authorized, challenge, r;
+        const char *key, *value;
+        Answer answer = {};
+
+        r = sd_bus_message_enter_container(reply, 'r', "bba{ss}");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_read(reply, "bb", &authorized, &challenge);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_enter_container(reply, 'a', "{ss}");
+        if (r < 0)
+                return r;
+        while ((r = sd_bus_message_read(reply, "{ss}", &key, &value)) > 0)
+                if (strcmp(key, "polkit.temporary_authorization_id") == 0)
+                        answer.temporary = true;
+        if (r < 0)
+                return r;
+
+        answer.authorized = authorized != 0;
+        answer.challenge = challenge != 0;
+        *ret = answer;
+        return 0;
+}
+
+static int judge_reply(PolkitCheck *c, sd_bus_message *reply, CloneError *error)
+{
+        const char *action = authorize_action(c->grant.class);
+        Answer answer;
+        int r;
+
+        if (sd_bus_message_is_method_error(reply, NULL)) {
+                const sd_bus_error *e = sd_bus_message_get_error(reply);
+
+                log_warning("polkit cannot say whether %s is allowed: %s", action, e->message ?: e->name);
+                return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0,
+                                "polkit, which decides on %s, cannot be asked: %s", action, e->message ?: e->name);
+        }
+
+        r = read_answer(reply, &answer);
+        if (r < 0) {
+                log_warning("polkit's answer on %s cannot be read: %s", action, g_strerror(-r));
+                return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0, "polkit's answer on %s cannot be read", action);
+        }
+
+        if (answer.authorized) {
+                if (answer.temporary)
+                        remember_grant(c->peer, &c->grant);
+                return 0;
+        }
+
+        if (answer.challenge && !c->interactive)
+                return clone_error_set(error, CLONE_ERROR_INTERACTIVE, 0,
+                                "A password is needed for %s, and the caller did not allow to ask for one", action);
+        if (answer.challenge)
+                return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0,
+                                "A password is needed for %s, and there is no polkit agent that could ask for it", action);
+        return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0, "polkit does not allow %s", action);
+}
+
+static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *unused)
+{
+        _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
+        PolkitCheck *c = userdata;
+        int r;
+
+        /* Answered: there is nothing to take back, unless it is this end that gave up waiting. */
+        if (!sd_bus_message_is_method_error(reply, SD_BUS_ERROR_NO_REPLY) &&
+            !sd_bus_message_is_method_error(reply, SD_BUS_ERROR_TIMEOUT))
+                c->call = sd_bus_slot_unref(c->call);
+        r = judge_reply(c, reply, &error);
+        c->done(r, &error, c->userdata);
+        polkit_check_free(c);
+        return 0;
+}
+
+/*
+ * The name of @uid for the prompt. Only from /etc/passwd: a name service that asks over the network would hold up the
+ * event loop.
+ */
+static char *user_name(uid_t uid)
+{
+        _cleanup_fclose_ FILE *f = fopen("/etc/passwd", "re");
+        struct passwd *pw;
+
+        while (f && (pw = fgetpwent(f)))
+                if (pw->pw_uid == uid)
+                        return log_escape(pw->pw_name);
+        return g_strdup_printf("%" PRIu32, (uint32_t) uid);
+}
+
+/* PID, program and user of the target, as the prompt shows them. */
+static int append_details(sd_bus_message *m, const PolkitQuestion *q)
+{
+        g_autofree char *pid = NULL, *name = NULL, *program = NULL, *user = NULL;
+
+        if (!q->target)
+                return sd_bus_message_append(m, "a{ss}", 0);
+
+        pid = g_strdup_printf("%d", (int) target_pid(q->target));
+        program = target_read_file(q->target, "comm", &name, NULL) < 0 ? g_strdup("?") : log_escape(g_strchomp(name));
+        user = user_name(q->credentials->uid[ID_EFFECTIVE]);
+
+        return sd_bus_message_append(m, "a{ss}", 3, "pid", pid, "program", program, "user", user);
+}
+
+static int send_question(PolkitCheck *c, const PolkitQuestion *q)
+{
+        _cleanup_bus_message_ sd_bus_message *m = NULL;
+        g_autofree char *cancellation = g_strdup_printf("remfork-%" PRIu64, c->cancellation);
+        int r;
+
+        r = sd_bus_message_new_method_call(c->polkit->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE,
+                        "CheckAuthorization");
+        if (r < 0)
+                return r;
+
+        /* Never a PID: it could be another process's by the time that polkit looks. */
+        r = sd_bus_message_append(m, "(sa{sv})s", "system-bus-name", 1, "name", "s", c->peer->name,
+                        authorize_action(q->class));
+        if (r < 0)
+                return r;
+
+        r = append_details(m, q);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_message_append(m, "us", q->interactive ? POLKIT_ALLOW_USER_INTERACTION : 0U, cancellation);
+        if (r < 0)
+                return r;
+
+        return sd_bus_call_async(c->polkit->bus, &c->call, m, on_reply, c,
+                        q->interactive ? TIMEOUT_INTERACTIVE_USEC : TIMEOUT_USEC);
+}
+
+int polkit_ask(Polkit *p, Peer *peer, const PolkitQuestion *question, PolkitDone done, void *userdata, PolkitCheck **ret,
+                CloneError *error)
+{
+        PolkitCheck *c;
+        Grant grant = {.class = question->class, .target_uid = (uid_t) -1};
+        int r;
+
+        if (question->credentials) {
+                grant.target_uid = question->credentials->uid[ID_EFFECTIVE];
+                grant.target_user_namespace = question->credentials->user_namespace;
+        }
+
+        if (has_grant(peer, &grant))
+                return 1;
+
+        c = g_new0(PolkitCheck, 1);
+        c->polkit = p;
+        c->peer = peer;
+        c->grant = grant;
+        c->interactive = question->interactive;
+        c->cancellation = p->next_cancellation++;
+        c->done = done;
+        c->userdata = userdata;
+
+        r = send_question(c, question);
+        if (r < 0) {
+                g_free(c);
+                return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0, "polkit, which decides on %s, cannot be asked: %s",
+                                authorize_action(question->class), g_strerror(-r));
+        }
+
+        *ret = c;
+        return 0;
+}
+
+PolkitCheck *polkit_check_free(PolkitCheck *c)
+{
+        if (!c)
+                return NULL;
+
+        if (c->call) {
+                g_autofree char *cancellation = g_strdup_printf("remfork-%" PRIu64, c->cancellation);
+
+                c->call = sd_bus_slot_unref(c->call);
+                (void) sd_bus_call_method_async(c->polkit->bus, NULL, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE,
+                                "CancelCheckAuthorization", NULL, NULL, "s", cancellation); /* polkit may be gone: fine */
+        }
+
+        g_free(c);
+        return NULL;
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "daemon/log.h"
+#include "daemon/spec.h"
+
+static const char *const trigger_names[_CLONE_TRIGGER_MAX] = {"immediate", "syscall"};
+static const char *const parent_names[_CLONE_PARENT_MAX] = {"shared", "daemon"};
+static const char *const engine_names[_CLONE_ENGINE_MAX] = {"auto", "kernel", "ptrace"};
+
+/* One option; the D-Bus type is checked before set() reads the value. */
+typedef struct Option {
+        const char *key;
+        const char *type;
+        int (*set)(const struct Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error);
+        const char *harmless; /* of an option not served yet: the value that asks for nothing */
+} Option;
+
+static int bad_message(CloneError *error, int r)
+{
+        return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, -r, "The options cannot be read: %s", g_strerror(-r));
+}
+
+/* Reads a string that is one of @n @names; its place among them, or a negative errno. */
+static int read_name(const Option *o, sd_bus_message *message, const char *const *names, int n, CloneError *error)
+{
+        g_autofree char *shown = NULL;
+        g_autoptr(GString) expected = g_string_new(NULL);
+        const char *value;
+        int r;
+
+        r = sd_bus_message_read_basic(message, 's', &value);
+        if (r < 0)
+                return bad_message(error, r);
+
+        for (int i = 0; i < n; i++) {
+                if (strcmp(names[i], value) == 0)
+                        return i;
+                g_string_append_printf(expected, "%s%s", i == 0 ? "" : i == n - 1 ? " or " : ", ", names[i]);
+        }
+
+        shown = log_escape(value);
+        return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL, "Option %s is \"%s\", %s was expected", o->key,
+                        shown, expected->str);
+}
+
+static int set_trigger(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int r = read_name(o, message, trigger_names, _CLONE_TRIGGER_MAX, error);
+
+        if (r < 0)
+                return r;
+        spec->trigger = (CloneTrigger) r;
+        return 0;
+}
+
+static int set_parent(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int r = read_name(o, message, parent_names, _CLONE_PARENT_MAX, error);
+
+        if (r < 0)
+                return r;
+        spec->parent = (CloneParent) r;
+        return 0;
+}
+
+static int set_engine(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int r = read_name(o, message, engine_names, _CLONE_ENGINE_MAX, error);
+
+        if (r < 0)
+                return r;
+        spec->engine = (CloneEngine) r;
+        return 0;
+}
+
+static int set_stopped(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int value, r; /* sd-bus writes an int for 'b' */
+
+        r = sd_bus_message_read_basic(message, 'b', &value);
+        if (r < 0)
+                return bad_message(error, r);
+        spec->stopped = value != 0;
+        return 0;
+}
+
+static int set_count(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        uint32_t value;
+        int r;
+
+        r = sd_bus_message_read_basic(message, 'u', &value);
+        if (r < 0)
+                return bad_message(error, r);
+        if (value < 1 || value > CLONE_COUNT_MAX)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "Option %s is %" PRIu32 ", a number from 1 to %u was expected", o->key, value,
+                                CLONE_COUNT_MAX);
+        spec->count = value;
+        return 0;
+}
+
+static int set_timeout(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        uint64_t value;
+        int r;
+
+        r = sd_bus_message_read_basic(message, 't', &value);
+        if (r < 0)
+                return bad_message(error, r);
+        if (value > CLONE_TIMEOUT_MAX_USEC)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "Option %s is %" PRIu64 ", a number of microseconds up to %" PRIu64
+                                " was expected, or 0 for the daemon's own",
+                                o->key, value, CLONE_TIMEOUT_MAX_USEC);
+        spec->timeout_usec = value;
+        return 0;
+}
+
+/* An option of the interface that this version does not serve: refused, unless its value asks for nothing. */
+static int set_unserved(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int r;
+
+        if (o->harmless && o->type[0] == 's') {
+                const char *value;
+
+                r = sd_bus_message_read_basic(message, 's', &value);
+                if (r < 0)
+                        return bad_message(error, r);
+                if (strcmp(value, o->harmless) == 0)
+                        return 0;
+        } else if (o->harmless && o->type[0] == 'b') {
+                int value;
+
+                r = sd_bus_message_read_basic(message, 'b', &value);
+                if (r < 0)
+                        return bad_message(error, r);
+                if (!value)
+                        return 0;
+        }
+
+        if (o->harmless && o->harmless[0])
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EOPNOTSUPP,
+                                "Option %s is not supported by this version, except as %s", o->key, o->harmless);
+        return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EOPNOTSUPP, "Option %s is not supported by this version",
+                        o->key);
+}
+
+static const Option option_table[] = {
+        {"trigger", "s", set_trigger, NULL},
+        {"parent", "s", set_parent, NULL},
+        {"engine", "s", set_engine, NULL},
+        {"stopped", "b", set_stopped, NULL},
+        {"count", "u", set_count, NULL},
+        {"timeout-usec", "t", set_timeout, NULL},
+        {"threads", "s", set_unserved, "all"},
+        {"isolate", "s", set_unserved, "none"},
+        {"tree", "b", set_unserved, "false"},
+        {"scope", "s", set_unserved, ""},
+        {"slice", "s", set_unserved, ""},
+        {"stdin", "h", set_unserved, NULL},
+        {"stdout", "h", set_unserved, NULL},
+        {"stderr", "h", set_unserved, NULL},
+        {"fds", "a(uh)", set_unserved, NULL},
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(option_table) <= 32); /* bits of "seen" below */
+
+/* The dict entry was entered: reads key and value. Bit i of @seen: option i was given. */
+static int read_option(sd_bus_message *message, CloneSpec *spec, uint32_t *seen, CloneError *error)
+{
+        const char *key, *type;
+        const Option *o;
+        size_t i;
+        int r;
+
+        r = sd_bus_message_read_basic(message, 's', &key);
+        if (r < 0)
+                return bad_message(error, r);
+
+        for (i = 0; i < G_N_ELEMENTS(option_table); i++)
+                if (strcmp(option_table[i].key, key) == 0)
+                        break;
+        if (i == G_N_ELEMENTS(option_table)) {
+                g_autofree char *shown = log_escape(key);
+
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL, "There is no option \"%s\"", shown);
+        }
+
+        o = &option_table[i];
+        if (*seen & (1U << i))
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL, "Option %s is given twice", key);
+        *seen |= 1U << i;
+
+        r = sd_bus_message_peek_type(message, NULL, &type);
+        if (r < 0)
+                return bad_message(error, r);
+        if (strcmp(type, o->type) != 0)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "Option %s has the D-Bus type %s, %s was expected", key, type, o->type);
+
+        r = sd_bus_message_enter_container(message, 'v', o->type);
+        if (r < 0)
+                return bad_message(error, r);
+
+        r = o->set(o, message, spec, error);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_message_exit_container(message);
+        return r < 0 ? bad_message(error, r) : 0;
+}
+
+int spec_read(sd_bus_message *message, CloneSpec *ret, CloneError *error)
+{
+        CloneSpec spec = CLONE_SPEC_DEFAULT;
+        uint32_t seen = 0;
+        int r;
+
+        r = sd_bus_message_enter_container(message, 'a', "{sv}");
+        if (r < 0)
+                return bad_message(error, r);
+
+        while ((r = sd_bus_message_enter_container(message, 'e', "sv")) > 0) {
+                r = read_option(message, &spec, &seen, error);
+                if (r < 0)
+                        return r;
+
+                r = sd_bus_message_exit_container(message);
+                if (r < 0)
+                        return bad_message(error, r);
+        }
+        if (r < 0)
+                return bad_message(error, r);
+
+        r = sd_bus_message_exit_container(message);
+        if (r < 0)
+                return bad_message(error, r);
+
+        *ret = spec;
+        return 0;
+}
