@@ -238,6 +238,11 @@ static int check_stopped(Job *j, CloneError *error)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d runs 32-bit code, 64-bit code was expected",
                                 (int) target_pid(j->target));
 
+        if (tracee_has_tiles(&j->tracee))
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
+                                "Process %d has AMX tile data, which a clone would lose; ask again when it has released its tiles",
+                                (int) target_pid(j->target));
+
         if (fstatat(target_procfd(j->target), "task", &st, 0) < 0 || st.st_nlink != 3)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process %d started a thread while it was about to be cloned: processes with one thread are supported so far",

@@ -161,6 +161,20 @@ int tracee_set_regs(const Tracee *t, const struct user_regs_struct *regs)
         return (int) trace(PTRACE_SETREGSET, t->pid, NT_PRSTATUS, (unsigned long) &iov);
 }
 
+#define XSTATE_HEADER 512U /* the XSAVE header follows the legacy area; its first word has a bit for each component in use */
+#define XFEATURE_TILE_DATA (1ULL << 18)
+
+bool tracee_has_tiles(const Tracee *t)
+{
+        uint64_t area[(XSTATE_HEADER + 64) / sizeof(uint64_t)];
+        struct iovec iov = {.iov_base = area, .iov_len = sizeof(area)};
+
+        if (trace(PTRACE_GETREGSET, t->pid, NT_X86_XSTATE, (unsigned long) &iov) < 0 || iov.iov_len < sizeof(area))
+                return false; /* a CPU without XSAVE has no tiles */
+
+        return (area[XSTATE_HEADER / sizeof(uint64_t)] & XFEATURE_TILE_DATA) != 0;
+}
+
 int tracee_get_mask(const Tracee *t, uint64_t *ret)
 {
         return (int) trace(PTRACE_GETSIGMASK, t->pid, sizeof(*ret), (unsigned long) ret);

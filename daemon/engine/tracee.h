@@ -53,6 +53,9 @@ int tracee_detach(const Tracee *t, int signal);
 int tracee_get_regs(const Tracee *t, struct user_regs_struct *ret);
 int tracee_set_regs(const Tracee *t, const struct user_regs_struct *regs);
 
+/* True where the task has AMX tile data, which clone(2) does not copy (arch/x86/kernel/fpu/core.c: fpu_clone()). */
+bool tracee_has_tiles(const Tracee *t);
+
 /*
  * The mask that the task has in user mode: during a call with a temporary one (ppoll, sigsuspend) that which is restored at
  * its end (kernel/ptrace.c). Setting one ends the temporary one; a call that is run again sets it again.
