@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/engine/cave.h"
+#include "daemon/engine/memory.h"
 
 #define CAVE_ALIGNMENT 16U
 #define CAVE_MAX 512U
@@ -35,23 +36,18 @@ static int parse_line(const char *line, Mapping *ret)
                                : -EBADMSG;
 }
 
-static bool read_exact(int mem, uint64_t address, void *buffer, size_t n)
-{
-        return pread(mem, buffer, n, (off_t) address) == (ssize_t) n;
-}
-
 /* Where the code of the file that begins at @header ends in the mapping @text; 0 where it cannot be told. */
-static uint64_t code_end(int mem, const Mapping *header, const Mapping *text)
+static uint64_t code_end(pid_t pid, const Mapping *header, const Mapping *text)
 {
         Elf64_Phdr phdrs[PROGRAM_HEADERS_MAX];
         Elf64_Ehdr ehdr;
 
-        if (!read_exact(mem, header->start, &ehdr, sizeof(ehdr)) || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) != 0 ||
+        if (!memory_read(pid, header->start, &ehdr, sizeof(ehdr)) || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) != 0 ||
             ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_phentsize != sizeof(Elf64_Phdr) ||
             ehdr.e_phnum > PROGRAM_HEADERS_MAX || ehdr.e_phoff > header->end - header->start)
                 return 0;
 
-        if (!read_exact(mem, header->start + ehdr.e_phoff, phdrs, ehdr.e_phnum * sizeof(Elf64_Phdr)))
+        if (!memory_read(pid, header->start + ehdr.e_phoff, phdrs, ehdr.e_phnum * sizeof(Elf64_Phdr)))
                 return 0;
 
         for (unsigned i = 0; i < ehdr.e_phnum; i++) {
@@ -76,9 +72,9 @@ static bool all_zero(const uint8_t *bytes, size_t n)
         return true;
 }
 
-static bool cave_in(int mem, const Mapping *header, const Mapping *text, size_t size, uint64_t *ret)
+static bool cave_in(pid_t pid, const Mapping *header, const Mapping *text, size_t size, uint64_t *ret)
 {
-        uint64_t end = code_end(mem, header, text), address;
+        uint64_t end = code_end(pid, header, text), address;
         uint8_t bytes[CAVE_MAX];
 
         if (end == 0)
@@ -86,14 +82,14 @@ static bool cave_in(int mem, const Mapping *header, const Mapping *text, size_t 
 
         /* From the end of the page: the farthest from anything that runs. */
         address = (text->end - size) & ~(uint64_t) (CAVE_ALIGNMENT - 1);
-        if (address < end || !read_exact(mem, address, bytes, size) || !all_zero(bytes, size))
+        if (address < end || !memory_read(pid, address, bytes, size) || !all_zero(bytes, size))
                 return false;
 
         *ret = address;
         return true;
 }
 
-int cave_find(const char *maps, int mem, size_t size, uint64_t *ret)
+int cave_find(const char *maps, pid_t pid, size_t size, uint64_t *ret)
 {
         g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
         Mapping header = {};
@@ -109,7 +105,7 @@ int cave_find(const char *maps, int mem, size_t size, uint64_t *ret)
                         continue;
                 if (m.offset == 0)
                         header = m;
-                if (memcmp(m.permissions, "r-xp", 4) == 0 && same_file(&m, &header) && cave_in(mem, &header, &m, size, ret))
+                if (memcmp(m.permissions, "r-xp", 4) == 0 && same_file(&m, &header) && cave_in(pid, &header, &m, size, ret))
                         return 0;
         }
 

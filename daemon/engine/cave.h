@@ -6,8 +6,8 @@
 
 /*
  * Finds @size bytes of executable memory that can never run: the zeros between the end of an ELF file's code and the end of
- * the page that it ends in. @maps is the text of /proc/PID/maps, @mem a descriptor of /proc/PID/mem.
+ * the page that it ends in. @maps is the text of /proc/PID/maps, @pid the process.
  *
  * 0 with the address in @ret; -ENOENT where no executable mapping has room; -EBADMSG where @maps is not as proc(5) has it.
  */
-int cave_find(const char *maps, int mem, size_t size, uint64_t *ret);
+int cave_find(const char *maps, pid_t pid, size_t size, uint64_t *ret);

@@ -15,9 +15,9 @@
 
 static int read_word(uint64_t address, uint64_t *ret, void *userdata)
 {
-        const int *mem = userdata;
+        const Tracee *t = userdata;
 
-        return pread(*mem, ret, sizeof(*ret), (off_t) address) == (ssize_t) sizeof(*ret) ? 0 : -EFAULT;
+        return memory_read(t->pid, address, ret, sizeof(*ret)) ? 0 : -EFAULT;
 }
 
 /*
@@ -34,12 +34,12 @@ static int abort_rseq(Instant *i, const Tracee *t)
         if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->pid, sizeof(config), &config) < 0 || config.rseq_abi_pointer == 0)
                 return 0;
 
-        if (read_word(config.rseq_abi_pointer + offsetof(struct rseq, rseq_cs), &at, &i->mem) < 0)
+        if (read_word(config.rseq_abi_pointer + offsetof(struct rseq, rseq_cs), &at, (void *) t) < 0)
                 return -ESTALE;
         if (at == 0)
                 return 0;
 
-        if (pread(i->mem, &cs, sizeof(cs), (off_t) at) != (ssize_t) sizeof(cs))
+        if (!memory_read(t->pid, at, &cs, sizeof(cs)))
                 return 0; /* the kernel would kill such a task when it next looks; that is not for us to do */
 
         if (i->regs.rip - cs.start_ip < cs.post_commit_offset)
@@ -69,32 +69,31 @@ int instant_take(Instant *i, const Tracee *t)
                         return r;
         }
 
-        i->tid_cache = arch_find_tid(&i->regs, i->robust_head, i->tid, read_word, &i->mem);
+        i->tid_cache = arch_find_tid(&i->regs, i->robust_head, i->tid, read_word, (void *) t);
         return 0;
 }
 
-static int write_code(int mem, const Instant *i, const uint8_t code[static ARCH_GADGET_SIZE])
+static int write_code(const Instant *i, const Tracee *t, const uint8_t code[static ARCH_GADGET_SIZE])
 {
-        /* ptrace's way of writing: a private copy of the page is made, the file is not touched (mm/gup.c: FOLL_FORCE). */
-        ssize_t n = pwrite(mem, code, ARCH_GADGET_SIZE, (off_t) i->cave);
+        int r = memory_write(t->pid, i->cave, code, ARCH_GADGET_SIZE);
 
-        return n == ARCH_GADGET_SIZE ? 0 : n < 0 && errno != EIO ? -errno : -ESTALE;
+        return r == -EIO ? -ESTALE : r;
 }
 
-int instant_write(const Instant *i)
+int instant_write(const Instant *i, const Tracee *t)
 {
         const struct user_regs_struct back = arch_settle(&i->regs);
         uint8_t code[ARCH_GADGET_SIZE];
 
         arch_build_gadget(code, &back, i->mask);
-        return write_code(i->mem, i, code);
+        return write_code(i, t, code);
 }
 
-int instant_erase(int mem, const Instant *i)
+int instant_erase(const Instant *i, const Tracee *t)
 {
         static const uint8_t zeros[ARCH_GADGET_SIZE];
 
-        return write_code(mem, i, zeros);
+        return write_code(i, t, zeros);
 }
 
 /* From the registers that were set to the exit stop of the call that they enter. */

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "daemon/engine/arch.h"
+#include "daemon/engine/memory.h"
 #include "daemon/engine/tracee.h"
 #include "daemon/error.h"
 
@@ -15,7 +16,7 @@
  */
 typedef struct Instant {
         /* Before the stop. */
-        int mem;              /* /proc/PID/mem of the target: pins its memory, an execve() in between shows as a short write */
+        MemoryLayout layout;  /* of the target's memory; an execve() in between shows in it */
         uint64_t cave;        /* address of ARCH_GADGET_SIZE unused executable bytes, all zero */
         uint64_t robust_head; /* get_robust_list(2), 0 for none */
         uint64_t robust_size;
@@ -28,17 +29,15 @@ typedef struct Instant {
         ArchTid tid_cache;
 } Instant;
 
-#define INSTANT_INIT ((Instant){.mem = -EBADF})
-
 /* Reads registers, mask, restartable sequence and thread ID of the stopped @t. Negative errno of ptrace(2). */
 int instant_take(Instant *i, const Tracee *t);
 
 /*
- * Puts the code into the target's memory. -ESTALE where the memory is no longer the target's (it called execve()).
+ * Puts the code into the memory of the stopped @t. -ESTALE where it has no such memory any more (it called execve()).
  * Until instant_erase() the bytes are there; nothing ever runs them by itself.
  */
-int instant_write(const Instant *i);
-int instant_erase(int mem, const Instant *i);
+int instant_write(const Instant *i, const Tracee *t);
+int instant_erase(const Instant *i, const Tracee *t);
 
 /*
  * Runs one clone in the stopped @t, which must have the code in its memory, and leaves @t at the exit stop of the call.

@@ -104,14 +104,6 @@ int clones_adopt_first(Clones *c, const Tracee *parent, CloneError *error)
         return adopt(c, parent, error);
 }
 
-static int open_mem(pid_t pid)
-{
-        g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int) pid);
-        int fd = open(path, O_RDWR | O_CLOEXEC);
-
-        return fd < 0 ? -errno : fd;
-}
-
 /* What libc's fork would set, and what the kernel's leaves out. */
 static int complete_one(Clones *c, Tracee *t, CloneError *error)
 {
@@ -143,10 +135,8 @@ static int set_cached_tid(Clones *c, Tracee *t, CloneError *error)
 
         r = instant_call(c->instant, t, SYS_gettid, none, &result);
         if (r >= 0) {
-                _cleanup_close_ int mem = open_mem(t->pid);
-
                 tid = (int32_t) result;
-                r = mem < 0 ? mem : pwrite(mem, &tid, sizeof(tid), (off_t) c->instant->tid_cache.address) != sizeof(tid) ? -EIO : 0;
+                r = memory_write(t->pid, c->instant->tid_cache.address, &tid, sizeof(tid));
         }
         return r < 0 ? clone_error(c, r, "its thread ID cannot be set", error) : 0;
 }
@@ -195,12 +185,9 @@ static int interrupt(Tracee *t, int signal_number)
 
 static int release_one(Clones *c, Tracee *t, bool watch, int signal_number)
 {
-        _cleanup_close_ int mem = open_mem(t->pid);
         int r;
 
-        if (mem < 0)
-                return mem;
-        r = instant_erase(mem, c->instant);
+        r = instant_erase(c->instant, t);
         if (r >= 0 && watch)
                 r = interrupt(t, signal_number);
         if (r >= 0)

@@ -122,6 +122,15 @@ static pid_t own_tid(const Job *j)
         return p ? (pid_t) strtol(p + 1, NULL, 10) : 0;
 }
 
+static int read_layout(const Job *j, MemoryLayout *ret)
+{
+        g_autofree char *stat = NULL;
+        int r;
+
+        r = target_read_file(j->target, "stat", &stat, NULL);
+        return r < 0 ? r : memory_layout_parse(stat, ret);
+}
+
 /* All that can be known before the target is stopped. */
 static int prepare(Job *j, CloneError *error)
 {
@@ -137,13 +146,13 @@ static int prepare(Job *j, CloneError *error)
         if (r < 0)
                 return r;
 
-        j->instant.mem = openat(target_procfd(j->target), "mem", O_RDWR | O_CLOEXEC);
-        if (j->instant.mem < 0)
-                return failed(j, errno == ENOENT ? -ESRCH : -errno, "its memory cannot be opened", error);
+        r = read_layout(j, &j->instant.layout);
+        if (r < 0)
+                return failed(j, r, "its memory layout cannot be read", error);
 
         r = target_read_file(j->target, "maps", &maps, NULL);
         if (r >= 0)
-                r = cave_find(maps, j->instant.mem, ARCH_GADGET_SIZE, &j->instant.cave);
+                r = cave_find(maps, target_pid(j->target), ARCH_GADGET_SIZE, &j->instant.cave);
         if (r == -ENOENT)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process %d has no %u unused bytes of 64-bit ELF code mapped, which the clone call needs",
@@ -229,6 +238,18 @@ static int run_to_entry(Job *j, CloneError *error)
         return failed(j, r, "its next system call cannot be awaited", error);
 }
 
+/* -ESTALE: what prepare() found in the target's memory is not there any more, as it called execve() meanwhile. */
+static int check_layout(const Job *j)
+{
+        MemoryLayout now;
+        int r;
+
+        r = read_layout(j, &now);
+        if (r < 0)
+                return r;
+        return memcmp(&now, &j->instant.layout, sizeof(now)) == 0 ? 0 : -ESTALE;
+}
+
 /* /proc/PID/task has a link for each thread (fs/proc/base.c: proc_task_getattr()): one call, while the target waits. */
 static int check_stopped(Job *j, CloneError *error)
 {
@@ -282,11 +303,14 @@ static int clone_stopped(Job *j, CloneError *error)
         r = check_stopped(j, error);
         if (r < 0)
                 return r;
+        r = check_layout(j);
+        if (r < 0)
+                return failed(j, r, "it executed another program while it was about to be cloned", error);
         r = ptrace_pass_seccomp(&j->instant, &j->tracee, j->status.seccomp, error);
         if (r < 0)
                 return r;
 
-        r = instant_write(&j->instant);
+        r = instant_write(&j->instant, &j->tracee);
         if (r < 0)
                 return failed(j, r, "its memory cannot be written", error);
         j->written = j->altered = true;
@@ -314,7 +338,7 @@ static void release(Job *j)
                         (void) tracee_set_regs(&j->tracee, &regs);
         }
         if (j->written)
-                (void) instant_erase(j->instant.mem, &j->instant);
+                (void) instant_erase(&j->instant, &j->tracee);
         (void) tracee_detach(&j->tracee, 0); /* ESRCH: not stopped yet; the kernel does it when this process ends */
 }
 
@@ -348,7 +372,7 @@ static int make_clones(Job *j, EngineResult *ret, CloneError *error)
 
 static int ptrace_clone(Target *target, const CloneSpec *spec, const EngineHandler *handler, EngineResult *ret, CloneError *error)
 {
-        Job j = {.target = target, .spec = spec, .handler = handler, .instant = INSTANT_INIT};
+        Job j = {.target = target, .spec = spec, .handler = handler};
         bool end_stopped;
         int r;
 
@@ -366,7 +390,6 @@ static int ptrace_clone(Target *target, const CloneSpec *spec, const EngineHandl
                 clones_kill(&j.clones);
 
         clones_clear(&j.clones);
-        safe_close(j.instant.mem);
         return r < 0 ? r : 0;
 }
 

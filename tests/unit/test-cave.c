@@ -14,7 +14,6 @@
 
 static void test_here(void)
 {
-        _cleanup_close_ int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
         g_autofree char *maps = NULL;
         g_auto(GStrv) lines = NULL;
         uint64_t address = 0;
@@ -22,7 +21,7 @@ static void test_here(void)
         uint8_t bytes[192];
 
         g_assert_true(g_file_get_contents("/proc/self/maps", &maps, NULL, NULL));
-        g_assert_cmpint(cave_find(maps, mem, sizeof(bytes), &address), ==, 0);
+        g_assert_cmpint(cave_find(maps, getpid(), sizeof(bytes), &address), ==, 0);
 
         lines = g_strsplit(maps, "\n", -1);
         for (char **l = lines; *l; l++) {
@@ -34,21 +33,20 @@ static void test_here(void)
         }
         g_assert_true(executable);
 
-        g_assert_cmpint(pread(mem, bytes, sizeof(bytes), (off_t) address), ==, sizeof(bytes));
+        memcpy(bytes, (const void *) (uintptr_t) address, sizeof(bytes));
         for (size_t i = 0; i < sizeof(bytes); i++)
                 g_assert_cmphex(bytes[i], ==, 0);
 }
 
 static void test_none(void)
 {
-        _cleanup_close_ int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
         uint64_t address;
 
-        g_assert_cmpint(cave_find("", mem, 192, &address), ==, -ENOENT);
-        g_assert_cmpint(cave_find("7000-8000 rw-p 00000000 00:00 0 \n", mem, 192, &address), ==, -ENOENT);
+        g_assert_cmpint(cave_find("", getpid(), 192, &address), ==, -ENOENT);
+        g_assert_cmpint(cave_find("7000-8000 rw-p 00000000 00:00 0 \n", getpid(), 192, &address), ==, -ENOENT);
         /* A file mapped executable whose header is not mapped. */
-        g_assert_cmpint(cave_find("7000-8000 r-xp 00001000 08:01 5 /bin/x\n", mem, 192, &address), ==, -ENOENT);
-        g_assert_cmpint(cave_find("no map at all\n", mem, 192, &address), ==, -EBADMSG);
+        g_assert_cmpint(cave_find("7000-8000 r-xp 00001000 08:01 5 /bin/x\n", getpid(), 192, &address), ==, -ENOENT);
+        g_assert_cmpint(cave_find("no map at all\n", getpid(), 192, &address), ==, -EBADMSG);
 }
 
 int main(int argc, char *argv[])
