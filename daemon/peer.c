@@ -202,6 +202,10 @@ static void fill_requester(Peer *peer, const BusCredentials *c)
 
         requester_fill(c->uid, c->groups, c->n_groups, r < 0 ? NULL : &credentials, c->pidfd >= 0, &peer->requester);
         peer->requester.confined = c->confined;
+        log_debug("%s is user %" PRIu32 ", process %" PRIu32 "%s%s", peer->name, c->uid, c->pid,
+                        peer->requester.known ? "" : ", of which nothing is certain", c->confined ? ", confined" : "");
+        if (r < 0)
+                log_debug("The credentials of %s cannot be read: %s", peer->name, g_strerror(-r));
 }
 
 static void refuse_calls(Peer *peer, const char *reason)

@@ -342,6 +342,7 @@ void request_run(Request *r)
                 return;
         }
 
+        r->spec.stop_timeout_usec = m->conf.target_stop_timeout_usec;
         job = (WorkerJob){
                 .engine = r->engine,
                 .target = r->target,
