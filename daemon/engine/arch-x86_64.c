@@ -199,16 +199,14 @@ void arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_
 }
 
 /*
- * glibc: struct pthread begins at the thread pointer and has `pid_t tid` at 0x2d0 and `robust_head` at 0x2e0 since 2.4
- * (nptl/descr.h; the layout is fixed by libthread_db). Its fork is clone with CHILD_SETTID and CHILD_CLEARTID at &tid.
+ * glibc: struct pthread begins at the thread pointer and has `pid_t tid` at 0x2d0 since 2.4 (nptl/descr.h). Its fork is clone with CHILD_SETTID and CHILD_CLEARTID at &tid.
  * musl: struct pthread has `int tid` at 0x30 behind the pointer to itself (src/internal/pthread_impl.h); its
  * clear_child_tid is a lock of the library's, which a new process does not need.
  */
 #define GLIBC_TID 0x2d0U
-#define GLIBC_ROBUST_HEAD 0x2e0U
 #define MUSL_TID 0x30U
 
-ArchTid arch_find_tid(const struct user_regs_struct *regs, uint64_t robust_head, pid_t tid,
+ArchTid arch_find_tid(const struct user_regs_struct *regs, pid_t tid,
                 int (*read_word)(uint64_t address, uint64_t *ret, void *userdata), void *userdata)
 {
         uint64_t tp = regs->fs_base, word;
@@ -216,7 +214,7 @@ ArchTid arch_find_tid(const struct user_regs_struct *regs, uint64_t robust_head,
         if (tp == 0 || read_word(tp, &word, userdata) < 0 || word != tp) /* both begin with a pointer to themselves */
                 return (ArchTid){};
 
-        if (robust_head == tp + GLIBC_ROBUST_HEAD && read_word(tp + GLIBC_TID, &word, userdata) >= 0 && (pid_t) word == tid)
+        if (read_word(tp + GLIBC_TID, &word, userdata) >= 0 && (pid_t) word == tid)
                 return (ArchTid){.address = tp + GLIBC_TID, .clear = true};
 
         if (read_word(tp + MUSL_TID, &word, userdata) >= 0 && (pid_t) word == tid)

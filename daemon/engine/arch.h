@@ -69,8 +69,8 @@ typedef struct ArchTid {
 } ArchTid;
 
 /*
- * Finds it from the thread pointer in @regs, the head of the robust list (get_robust_list(2); 0 where there is none) and
- * what read_int() gives (negative: not readable), for a thread whose ID is @tid as it sees it itself.
+ * Finds it from the thread pointer in @regs and what read_word() gives (negative: not readable), for a thread whose ID is
+ * @tid as it sees it itself. Nothing is found where a number at a known place is another one.
  */
-ArchTid arch_find_tid(const struct user_regs_struct *regs, uint64_t robust_head, pid_t tid,
+ArchTid arch_find_tid(const struct user_regs_struct *regs, pid_t tid,
                 int (*read_word)(uint64_t address, uint64_t *ret, void *userdata), void *userdata);

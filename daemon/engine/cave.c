@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdbool.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "daemon/engine/cave.h"
 #include "daemon/engine/memory.h"
@@ -36,18 +35,19 @@ static int parse_line(const char *line, Mapping *ret)
                                : -EBADMSG;
 }
 
+
 /* Where the code of the file that begins at @header ends in the mapping @text; 0 where it cannot be told. */
 static uint64_t code_end(pid_t pid, const Mapping *header, const Mapping *text)
 {
         Elf64_Phdr phdrs[PROGRAM_HEADERS_MAX];
         Elf64_Ehdr ehdr;
 
-        if (!memory_read(pid, header->start, &ehdr, sizeof(ehdr)) || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) != 0 ||
+        if (0 != memory_read(pid, header->start, &ehdr, sizeof(ehdr)) || memcmp(ehdr.e_ident, ELFMAG, SELFMAG) != 0 ||
             ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_phentsize != sizeof(Elf64_Phdr) ||
             ehdr.e_phnum > PROGRAM_HEADERS_MAX || ehdr.e_phoff > header->end - header->start)
                 return 0;
 
-        if (!memory_read(pid, header->start + ehdr.e_phoff, phdrs, ehdr.e_phnum * sizeof(Elf64_Phdr)))
+        if (0 != memory_read(pid, header->start + ehdr.e_phoff, phdrs, ehdr.e_phnum * sizeof(Elf64_Phdr)))
                 return 0;
 
         for (unsigned i = 0; i < ehdr.e_phnum; i++) {
@@ -82,7 +82,7 @@ static bool cave_in(pid_t pid, const Mapping *header, const Mapping *text, size_
 
         /* From the end of the page: the farthest from anything that runs. */
         address = (text->end - size) & ~(uint64_t) (CAVE_ALIGNMENT - 1);
-        if (address < end || !memory_read(pid, address, bytes, size) || !all_zero(bytes, size))
+        if (address < end || 0 != memory_read(pid, address, bytes, size) || !all_zero(bytes, size))
                 return false;
 
         *ret = address;

@@ -3,10 +3,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /*
  * Finds @size bytes of executable memory that can never run: the zeros between the end of an ELF file's code and the end of
- * the page that it ends in. @maps is the text of /proc/PID/maps, @pid the process.
+ * the page that it ends in. @maps is the text of /proc/PID/maps, @pid the process, which this one may trace (process_vm_readv(2)).
  *
  * 0 with the address in @ret; -ENOENT where no executable mapping has room; -EBADMSG where @maps is not as proc(5) has it.
  */

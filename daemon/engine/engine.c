@@ -10,6 +10,7 @@ static const struct {
         CloneEngine choice;
         const Engine *engine;
 } engine_table[] = {
+        {CLONE_ENGINE_KERNEL, &engine_kernel},
         {CLONE_ENGINE_PTRACE, &engine_ptrace},
         {CLONE_ENGINE_AUTO, NULL}, /* the end */
 };

@@ -61,6 +61,7 @@ typedef struct Engine {
         int (*watch)(const EngineHandler *handler, CloneError *error);
 } Engine;
 
+extern const Engine engine_kernel;
 extern const Engine engine_ptrace;
 
 /* The engine that serves @choice on this machine; -EOPNOTSUPP, with @error filled, where there is none. */

@@ -8,16 +8,15 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "daemon/engine/inject.h"
-#include "daemon/util.h"
+#include "daemon/engine/memory.h"
 
 static int read_word(uint64_t address, uint64_t *ret, void *userdata)
 {
         const Tracee *t = userdata;
 
-        return memory_read(t->pid, address, ret, sizeof(*ret)) ? 0 : -EFAULT;
+        return memory_read(t->pid, address, ret, sizeof(*ret));
 }
 
 /*
@@ -34,12 +33,12 @@ static int abort_rseq(Instant *i, const Tracee *t)
         if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->pid, sizeof(config), &config) < 0 || config.rseq_abi_pointer == 0)
                 return 0;
 
-        if (read_word(config.rseq_abi_pointer + offsetof(struct rseq, rseq_cs), &at, (void *) t) < 0)
+        if (memory_read(t->pid, config.rseq_abi_pointer + offsetof(struct rseq, rseq_cs), &at, sizeof(at)) < 0)
                 return -ESTALE;
         if (at == 0)
                 return 0;
 
-        if (!memory_read(t->pid, at, &cs, sizeof(cs)))
+        if (memory_read(t->pid, at, &cs, sizeof(cs)) < 0)
                 return 0; /* the kernel would kill such a task when it next looks; that is not for us to do */
 
         if (i->regs.rip - cs.start_ip < cs.post_commit_offset)
@@ -69,31 +68,27 @@ int instant_take(Instant *i, const Tracee *t)
                         return r;
         }
 
-        i->tid_cache = arch_find_tid(&i->regs, i->robust_head, i->tid, read_word, (void *) t);
+        i->tid_cache = arch_find_tid(&i->regs, i->tid, read_word, (void *) t);
         return 0;
-}
-
-static int write_code(const Instant *i, const Tracee *t, const uint8_t code[static ARCH_GADGET_SIZE])
-{
-        int r = memory_write(t->pid, i->cave, code, ARCH_GADGET_SIZE);
-
-        return r == -EIO ? -ESTALE : r;
 }
 
 int instant_write(const Instant *i, const Tracee *t)
 {
         const struct user_regs_struct back = arch_settle(&i->regs);
-        uint8_t code[ARCH_GADGET_SIZE];
+        uint8_t code[ARCH_GADGET_SIZE], old[ARCH_GADGET_SIZE];
+
+        if (memory_read(t->pid, i->cave, old, sizeof(old)) < 0 || old[0] != 0 || memcmp(old, old + 1, sizeof(old) - 1) != 0)
+                return -ESTALE;
 
         arch_build_gadget(code, &back, i->mask);
-        return write_code(i, t, code);
+        return memory_write(t->pid, i->cave, code, sizeof(code));
 }
 
 int instant_erase(const Instant *i, const Tracee *t)
 {
         static const uint8_t zeros[ARCH_GADGET_SIZE];
 
-        return write_code(i, t, zeros);
+        return memory_write(t->pid, i->cave, zeros, sizeof(zeros));
 }
 
 /* From the registers that were set to the exit stop of the call that they enter. */

@@ -6,7 +6,6 @@
 #include <sys/types.h>
 
 #include "daemon/engine/arch.h"
-#include "daemon/engine/memory.h"
 #include "daemon/engine/tracee.h"
 #include "daemon/error.h"
 
@@ -16,7 +15,6 @@
  */
 typedef struct Instant {
         /* Before the stop. */
-        MemoryLayout layout;  /* of the target's memory; an execve() in between shows in it */
         uint64_t cave;        /* address of ARCH_GADGET_SIZE unused executable bytes, all zero */
         uint64_t robust_head; /* get_robust_list(2), 0 for none */
         uint64_t robust_size;
@@ -33,7 +31,7 @@ typedef struct Instant {
 int instant_take(Instant *i, const Tracee *t);
 
 /*
- * Puts the code into the memory of the stopped @t. -ESTALE where it has no such memory any more (it called execve()).
+ * Puts the code into the memory of the stopped @t. -ESTALE where the place is not as it was found (@t unmapped it meanwhile).
  * Until instant_erase() the bytes are there; nothing ever runs them by itself.
  */
 int instant_write(const Instant *i, const Tracee *t);

@@ -2,13 +2,13 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "daemon/engine/memory.h"
 #include "daemon/engine/ptrace-clones.h"
 #include "daemon/util.h"
 
@@ -126,7 +126,8 @@ static int complete_one(Clones *c, Tracee *t, CloneError *error)
 static int set_cached_tid(Clones *c, Tracee *t, CloneError *error)
 {
         static const uint64_t none[6];
-        int32_t tid;
+        const uint64_t address = c->instant->tid_cache.address;
+        int32_t words[2];
         long result;
         int r;
 
@@ -134,9 +135,11 @@ static int set_cached_tid(Clones *c, Tracee *t, CloneError *error)
                 return 0;
 
         r = instant_call(c->instant, t, SYS_gettid, none, &result);
+        if (r >= 0)
+                r = memory_read(t->pid, address, words, sizeof(words));
         if (r >= 0) {
-                tid = (int32_t) result;
-                r = memory_write(t->pid, c->instant->tid_cache.address, &tid, sizeof(tid));
+                words[0] = (int32_t) result;
+                r = memory_write(t->pid, address, words, sizeof(words)); /* a word, of which the ID is the first half */
         }
         return r < 0 ? clone_error(c, r, "its thread ID cannot be set", error) : 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "config.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
@@ -75,13 +76,48 @@ static int failed(const Job *j, int r, const char *what, CloneError *error)
 }
 
 /* kcmp(2): a child of vfork(2) runs in its parent's memory while the parent waits for it. */
-static bool inside_vfork(pid_t pid, pid_t parent)
+static bool same_memory(pid_t a, pid_t b)
 {
-        return parent > 0 && syscall(SYS_kcmp, pid, parent, KCMP_VM, 0, 0) == 0;
+        return a > 0 && b > 0 && syscall(SYS_kcmp, a, b, KCMP_VM, 0, 0) == 0;
+}
+
+/* The child that the target waits for in vfork(2), which no signal but SIGKILL ends (kernel/fork.c); 0 where there is none. */
+static pid_t vfork_child(const Job *j)
+{
+        g_autofree char *name = NULL, *children = NULL;
+        g_auto(GStrv) pids = NULL;
+
+        if (j->status.state != 'D')
+                return 0;
+
+        name = g_strdup_printf("task/%d/children", (int) target_pid(j->target));
+        if (target_read_file(j->target, name, &children, NULL) < 0)
+                return 0;
+
+        pids = g_strsplit(children, " ", -1);
+        for (char **p = pids; *p; p++) {
+                pid_t child = (pid_t) strtol(*p, NULL, 10);
+
+                if (same_memory(target_pid(j->target), child))
+                        return child;
+        }
+
+        return 0;
+}
+
+/* execve() ends with code of the other kind, so this is only the usual case; the registers say what runs at the stop. */
+static bool is_32bit(const Job *j)
+{
+        _cleanup_close_ int fd = openat(target_procfd(j->target), "exe", O_RDONLY | O_CLOEXEC);
+        char ident[EI_NIDENT];
+
+        return fd >= 0 && read(fd, ident, sizeof(ident)) == sizeof(ident) && memcmp(ident, ELFMAG, SELFMAG) == 0 &&
+               ident[EI_CLASS] == ELFCLASS32;
 }
 
 static int check_status(const Job *j, CloneError *error)
 {
+        pid_t child = vfork_child(j);
         const TargetStatus *s = &j->status;
         int pid = (int) target_pid(j->target);
 
@@ -98,7 +134,12 @@ static int check_status(const Job *j, CloneError *error)
         if (pid == 1 && j->spec->parent == CLONE_PARENT_SHARED)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process 1 has no parent that a clone could share");
-        if (inside_vfork(pid, s->parent))
+        if (is_32bit(j))
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d runs 32-bit code, 64-bit code was expected", pid);
+        if (child > 0)
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
+                                "Process %d waits in vfork() for its child %d, which uses its memory", pid, (int) child);
+        if (same_memory(pid, s->parent))
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process %d is inside vfork(), its memory is that of its parent %d", pid, (int) s->parent);
         return 0;
@@ -122,16 +163,10 @@ static pid_t own_tid(const Job *j)
         return p ? (pid_t) strtol(p + 1, NULL, 10) : 0;
 }
 
-static int read_layout(const Job *j, MemoryLayout *ret)
-{
-        g_autofree char *stat = NULL;
-        int r;
-
-        r = target_read_file(j->target, "stat", &stat, NULL);
-        return r < 0 ? r : memory_layout_parse(stat, ret);
-}
-
-/* All that can be known before the target is stopped. */
+/*
+ * All that can be known before the target is stopped. From its seizing on an execve() would be told, so what is found in its
+ * memory is still true at the stop.
+ */
 static int prepare(Job *j, CloneError *error)
 {
         g_autofree char *maps = NULL;
@@ -146,9 +181,10 @@ static int prepare(Job *j, CloneError *error)
         if (r < 0)
                 return r;
 
-        r = read_layout(j, &j->instant.layout);
+        r = tracee_seize(&j->tracee, target_pid(j->target), error);
         if (r < 0)
-                return failed(j, r, "its memory layout cannot be read", error);
+                return r;
+        j->traced = true;
 
         r = target_read_file(j->target, "maps", &maps, NULL);
         if (r >= 0)
@@ -173,11 +209,6 @@ static int stop(Job *j, CloneError *error)
         uint64_t timeout = j->spec->stop_timeout_usec > 0 ? j->spec->stop_timeout_usec : STOP_TIMEOUT_DEFAULT_USEC;
         StopKind kind;
         int r;
-
-        r = tracee_seize(&j->tracee, target_pid(j->target), error);
-        if (r < 0)
-                return r;
-        j->traced = true;
 
         r = tracee_interrupt(&j->tracee);
         if (r >= 0)
@@ -238,23 +269,14 @@ static int run_to_entry(Job *j, CloneError *error)
         return failed(j, r, "its next system call cannot be awaited", error);
 }
 
-/* -ESTALE: what prepare() found in the target's memory is not there any more, as it called execve() meanwhile. */
-static int check_layout(const Job *j)
-{
-        MemoryLayout now;
-        int r;
-
-        r = read_layout(j, &now);
-        if (r < 0)
-                return r;
-        return memcmp(&now, &j->instant.layout, sizeof(now)) == 0 ? 0 : -ESTALE;
-}
-
 /* /proc/PID/task has a link for each thread (fs/proc/base.c: proc_task_getattr()): one call, while the target waits. */
 static int check_stopped(Job *j, CloneError *error)
 {
         struct stat st;
 
+        if (j->tracee.executed)
+                return clone_error_set(error, CLONE_ERROR_CHANGED, 0, "Process %d called execve() while it was about to be cloned",
+                                (int) target_pid(j->target));
         if (arch_is_compat(&j->instant.regs))
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d runs 32-bit code, 64-bit code was expected",
                                 (int) target_pid(j->target));
@@ -303,9 +325,6 @@ static int clone_stopped(Job *j, CloneError *error)
         r = check_stopped(j, error);
         if (r < 0)
                 return r;
-        r = check_layout(j);
-        if (r < 0)
-                return failed(j, r, "it executed another program while it was about to be cloned", error);
         r = ptrace_pass_seccomp(&j->instant, &j->tracee, j->status.seccomp, error);
         if (r < 0)
                 return r;
@@ -348,11 +367,9 @@ static int make_clones(Job *j, EngineResult *ret, CloneError *error)
         int r;
 
         r = prepare(j, error);
-        if (r < 0)
-                return r;
-
         begin = now_nsec();
-        r = stop(j, error);
+        if (r >= 0)
+                r = stop(j, error);
         if (r >= 0 && j->spec->trigger == CLONE_TRIGGER_SYSCALL) {
                 r = run_to_entry(j, error);
                 begin = now_nsec();

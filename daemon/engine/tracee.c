@@ -24,7 +24,7 @@ int tracee_seize(Tracee *t, pid_t pid, CloneError *error)
 {
         int r;
 
-        *t = (Tracee){.pid = pid, .options = PTRACE_O_TRACESYSGOOD};
+        *t = (Tracee){.pid = pid, .options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC};
 
         r = (int) trace(PTRACE_SEIZE, pid, 0, t->options);
         if (r == -ESRCH)
@@ -134,8 +134,10 @@ int tracee_wait(Tracee *t, int resume, bool listen, uint64_t timeout_usec, StopK
                 } else if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
                         *ret = STOP_SYSCALL;
                         return 0;
-                } else
+                } else {
+                        t->executed |= EVENT_OF(status) == PTRACE_EVENT_EXEC;
                         r = tracee_resume(t, resume, EVENT_OF(status) == 0 ? WSTOPSIG(status) : 0);
+                }
 
                 if (r < 0 && r != -ESRCH) /* ESRCH: killed meanwhile, the next wait tells */
                         return r;

@@ -15,6 +15,7 @@
 typedef struct Tracee {
         pid_t pid;
         uint64_t options; /* PTRACE_O_* in force */
+        bool executed;    /* it called execve() since it was seized */
         int group_stop;   /* the signal of a group stop that was in force at the last stop, 0 for none */
 } Tracee;
 
@@ -24,7 +25,7 @@ typedef enum StopKind {
         STOP_EXITED,    /* it is gone, and reaped as far as its tracer does that; the wait status is in *ret_status */
 } StopKind;
 
-/* PTRACE_SEIZE with TRACESYSGOOD: a tracer's death at a system call stop must not leave a SIGTRAP behind. */
+/* PTRACE_SEIZE with TRACESYSGOOD (a tracer's death at a system call stop must not leave a SIGTRAP behind) and TRACEEXEC. */
 int tracee_seize(Tracee *t, pid_t pid, CloneError *error);
 
 /* PTRACE_INTERRUPT. */

@@ -2,7 +2,6 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glib.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,7 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/engine/cave.h"
-#include "daemon/util.h"
+#include "daemon/engine/memory.h"
 
 static void test_here(void)
 {
@@ -33,7 +32,7 @@ static void test_here(void)
         }
         g_assert_true(executable);
 
-        memcpy(bytes, (const void *) (uintptr_t) address, sizeof(bytes));
+        g_assert_cmpint(memory_read(getpid(), address, bytes, sizeof(bytes)), ==, 0);
         for (size_t i = 0; i < sizeof(bytes); i++)
                 g_assert_cmphex(bytes[i], ==, 0);
 }
