@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/bus.h"
+#include "client/output.h"
+
+/* The kernel's PID_MAX_LIMIT on 64 bits (include/linux/threads.h). */
+#define PID_LIMIT 4194304
+
+typedef struct CloneArguments {
+        char *trigger, *parent, *engine, *timeout, *count;
+        gboolean stopped, no_ask_password, quiet;
+} CloneArguments;
+
+static void clone_arguments_clear(CloneArguments *a)
+{
+        g_free(a->trigger);
+        g_free(a->parent);
+        g_free(a->engine);
+        g_free(a->timeout);
+        g_free(a->count);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CloneArguments, clone_arguments_clear)
+
+static ClientExit parse_number(const char *what, const char *text, guint64 from, guint64 to, guint64 *ret)
+{
+        if (!g_ascii_string_to_unsigned(text, 10, from, to, ret, NULL))
+                return client_error(CLIENT_USAGE, "%s \"%s\": a number from %" PRIu64 " to %" PRIu64 " was expected", what, text,
+                                    from, to);
+        return CLIENT_OK;
+}
+
+/* "2", "0.5s", "500ms", "1min" in microseconds. */
+static ClientExit parse_timeout(const char *text, uint64_t *ret)
+{
+        static const struct {
+                const char *name;
+                double usec;
+        } units[] = {{"", 1e6}, {"us", 1}, {"ms", 1e3}, {"s", 1e6}, {"min", 60e6}, {"h", 3600e6}};
+        char *end;
+        double number = g_ascii_strtod(text, &end);
+
+        /* strtod would take a sign, a blank, "inf", and hexadecimal numbers */
+        if (g_ascii_isdigit(*text) && strspn(text, "0123456789.") == (size_t) (end - text))
+                for (size_t i = 0; i < G_N_ELEMENTS(units); i++) {
+                        double usec = number * units[i].usec;
+
+                        if (strcmp(end, units[i].name) == 0 && usec >= 1 && usec < 1e18) {
+                                *ret = (uint64_t) llround(usec);
+                                return CLIENT_OK;
+                        }
+                }
+
+        return client_error(CLIENT_USAGE, "--timeout=%s: a time above 0 like 2, 500ms, 10s or 1min was expected", text);
+}
+
+static int append_option(sd_bus_message *m, const char *key, const char *type, const void *value)
+{
+        int r = sd_bus_message_open_container(m, 'e', "sv");
+
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, 's', key);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', type);
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, *type, value);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+/* Only what was asked for is sent: the daemon has the defaults, and is the one to judge the values. */
+static ClientExit append_options(sd_bus_message *m, const CloneArguments *a)
+{
+        const struct {
+                const char *key, *value;
+        } strings[] = {{"trigger", a->trigger}, {"parent", a->parent}, {"engine", a->engine}};
+        uint64_t usec = 0, count = 0;
+        ClientExit status = CLIENT_OK;
+        int r, yes = true;
+
+        if (a->timeout)
+                status = parse_timeout(a->timeout, &usec);
+        if (status == CLIENT_OK && a->count)
+                status = parse_number("--count", a->count, 1, UINT32_MAX, &count);
+        if (status != CLIENT_OK)
+                return status;
+
+        r = sd_bus_message_open_container(m, 'a', "{sv}");
+        for (size_t i = 0; r >= 0 && i < G_N_ELEMENTS(strings); i++)
+                if (strings[i].value)
+                        r = append_option(m, strings[i].key, "s", strings[i].value);
+        if (r >= 0 && a->stopped)
+                r = append_option(m, "stopped", "b", &yes);
+        if (r >= 0 && a->count)
+                r = append_option(m, "count", "u", &(uint32_t){(uint32_t) count});
+        if (r >= 0 && a->timeout)
+                r = append_option(m, "timeout-usec", "t", &usec);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? bus_message_error(r) : CLIENT_OK;
+}
+
+/* What the clone could not be given. Empty where the request is no longer there to be asked. */
+static char **get_notes(sd_bus *bus, const char *request)
+{
+        char **notes = NULL;
+
+        if (sd_bus_get_property_strv(bus, REMFORK_NAME, request, REMFORK_REQUEST_INTERFACE, "Notes", NULL, &notes) < 0)
+                return NULL;
+        return notes;
+}
+
+static JsonNode *to_json(GArray *pairs, const char *request, char **notes)
+{
+        g_autoptr(JsonBuilder) b = json_builder_new();
+
+        json_builder_begin_object(b);
+        json_builder_set_member_name(b, "request");
+        json_builder_add_string_value(b, request);
+        json_builder_set_member_name(b, "clones");
+        json_builder_begin_array(b);
+        for (guint i = 0; i < pairs->len; i += 2) {
+                json_builder_begin_object(b);
+                json_builder_set_member_name(b, "source");
+                json_builder_add_int_value(b, g_array_index(pairs, uint32_t, i));
+                json_builder_set_member_name(b, "clone");
+                json_builder_add_int_value(b, g_array_index(pairs, uint32_t, i + 1));
+                json_builder_end_object(b);
+        }
+        json_builder_end_array(b);
+        json_builder_set_member_name(b, "notes");
+        json_builder_begin_array(b);
+        for (char **n = notes; n && *n; n++)
+                json_builder_add_string_value(b, *n);
+        json_builder_end_array(b);
+        json_builder_end_object(b);
+        return json_builder_get_root(b);
+}
+
+/* Reads a(uu)o: the pairs, flattened, and the request's path, which belongs to the message. */
+static int read_reply(sd_bus_message *reply, GArray *pairs, const char **ret_request)
+{
+        uint32_t pair[2];
+        int r = sd_bus_message_enter_container(reply, 'a', "(uu)");
+
+        while (r >= 0 && (r = sd_bus_message_read(reply, "(uu)", &pair[0], &pair[1])) > 0)
+                g_array_append_vals(pairs, pair, 2);
+        if (r >= 0)
+                r = sd_bus_message_exit_container(reply);
+        return r < 0 ? r : sd_bus_message_read(reply, "o", ret_request);
+}
+
+static ClientExit clone_and_print(guint64 pid, const CloneArguments *a, JsonMode json)
+{
+        g_autoptr(sd_bus) bus = NULL;
+        g_autoptr(sd_bus_message) m = NULL, reply = NULL;
+        g_autoptr(GArray) pairs = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+        g_auto(GStrv) notes = NULL;
+        const char *request;
+        ClientExit status;
+        int r;
+
+        status = bus_open(&bus);
+        if (status != CLIENT_OK)
+                return status;
+        m = bus_new_call(bus, "CloneFull");
+        if (!m)
+                return CLIENT_FAILED;
+        r = sd_bus_message_append(m, "u", (uint32_t) pid);
+        if (r < 0)
+                return bus_message_error(r);
+        status = append_options(m, a);
+        if (status == CLIENT_OK)
+                status = bus_call(bus, m, !a->no_ask_password, &reply);
+        if (status != CLIENT_OK)
+                return status;
+        r = read_reply(reply, pairs, &request);
+        if (r < 0)
+                return bus_message_error(r);
+
+        if (!a->quiet || json != JSON_OFF)
+                notes = get_notes(bus, request);
+        if (json != JSON_OFF)
+                output_json(to_json(pairs, request, notes), json);
+        else
+                for (guint i = 1; i < pairs->len; i += 2)
+                        printf("%u\n", g_array_index(pairs, uint32_t, i));
+        for (char **n = notes; n && *n && !a->quiet; n++)
+                client_error(CLIENT_OK, "note: %s", *n);
+        return CLIENT_OK;
+}
+
+ClientExit verb_clone(int argc, char **argv)
+{
+        g_auto(CloneArguments) a = {};
+        const GOptionEntry entries[] = {
+                {"trigger", 0, 0, G_OPTION_ARG_STRING, &a.trigger, "When: immediate (default), or syscall: at its next call", "WHEN"},
+                {"parent", 0, 0, G_OPTION_ARG_STRING, &a.parent, "The clone's parent: shared (the target's, default) or daemon", "WHOSE"},
+                {"stopped", 0, 0, G_OPTION_ARG_NONE, &a.stopped, "Leave the clone stopped; SIGCONT lets it go", NULL},
+                {"count", 0, 0, G_OPTION_ARG_STRING, &a.count, "Make N clones of the same instant", "N"},
+                {"timeout", 0, 0, G_OPTION_ARG_STRING, &a.timeout, "Give up after TIME, as in 500ms or 10s", "TIME"},
+                {"engine", 0, 0, G_OPTION_ARG_STRING, &a.engine, "auto (default), kernel or ptrace; also by REMFORK_ENGINE", "NAME"},
+                {"no-ask-password", 0, 0, G_OPTION_ARG_NONE, &a.no_ask_password, "Do not ask for a password", NULL},
+                {"quiet", 'q', 0, G_OPTION_ARG_NONE, &a.quiet, "Do not print notes on what the clone could not be given", NULL},
+                {},
+        };
+        ClientExit status;
+        JsonMode json;
+        guint64 pid = 0;
+
+        status = verb_parse(argc, argv, entries, "PID",
+                            "Clones the process PID and prints the PID of the clone, each on a line, and nothing else on stdout.",
+                            1, &json);
+        if (!a.engine) /* so that a whole script or test can be moved to another engine */
+                a.engine = g_strdup(g_getenv("REMFORK_ENGINE"));
+        if (status == CLIENT_OK)
+                status = parse_number("PID", argv[1], 1, PID_LIMIT, &pid);
+        return status == CLIENT_OK ? clone_and_print(pid, &a, json) : status;
+}
