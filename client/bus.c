@@ -20,7 +20,7 @@ static const struct {
         {INTERACTIVE_REQUIRED, CLIENT_DENIED, "run it in a terminal without --no-ask-password, or as root"},
         {"org.freedesktop.DBus.Error.AccessDenied", CLIENT_DENIED, "run it as root, or ask an administrator"},
         {"org.freedesktop.PolicyKit1.Error.", CLIENT_DENIED, "run it as root, or ask an administrator"},
-        {"org.freedesktop.DBus.Error.InvalidArgs", CLIENT_USAGE, "\"remforkctl clone --help\" shows the options"},
+        {"org.freedesktop.DBus.Error.InvalidArgs", CLIENT_USAGE, "\"remforkctl --help\" shows the usage"},
         {"org.freedesktop.DBus.Error.LimitsExceeded", CLIENT_LIMIT, "try again later; \"remforkctl status\" shows the limits"},
         {"org.remfork.Clone.Error.NoSuchProcess", CLIENT_NOT_FOUND, "look it up again, with pgrep(1)"},
         {"org.remfork.Clone.Error.NoSuchRequest", CLIENT_NOT_FOUND, "\"remforkctl list\" shows the requests"},

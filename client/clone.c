@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,7 +52,7 @@ static ClientExit parse_timeout(const char *text, uint64_t *ret)
                         double usec = number * units[i].usec;
 
                         if (strcmp(end, units[i].name) == 0 && usec >= 1 && usec < 1e18) {
-                                *ret = (uint64_t) llround(usec);
+                                *ret = (uint64_t) (usec + 0.5);
                                 return CLIENT_OK;
                         }
                 }
