@@ -186,7 +186,7 @@ static int status_field(const char *status, const char *key, unsigned long *ret)
 
 /*
  * /proc/PID/stat: the name in brackets may hold anything, also brackets and blanks, so the fields are counted from the last
- * closing one. state is field 3, flags 9, starttime 22.
+ * closing one. state is field 3, flags 9, starttime 22, processor 39.
  */
 static int parse_stat(const char *stat, TargetStatus *ret)
 {
@@ -195,8 +195,9 @@ static int parse_stat(const char *stat, TargetStatus *ret)
         int ppid;
 
         if (!p ||
-            sscanf(p + 1, " %c %d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" G_GUINT64_FORMAT,
-                            &ret->state, &ppid, &flags, &ret->start_time) != 4)
+            sscanf(p + 1, " %c %d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" G_GUINT64_FORMAT
+                          " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %u",
+                            &ret->state, &ppid, &flags, &ret->start_time, &ret->processor) != 5)
                 return -EBADMSG;
 
         ret->parent = ppid;

@@ -21,6 +21,7 @@ typedef struct TargetStatus {
         unsigned threads;    /* Threads */
         int seccomp;         /* Seccomp: 0 none, 1 strict, 2 filter */
         uint64_t start_time; /* clock ticks since boot, field 22 of /proc/PID/stat */
+        unsigned processor;  /* the CPU it ran on last, field 39 */
         bool kernel_thread;  /* PF_KTHREAD in field 9 of /proc/PID/stat */
 } TargetStatus;
 

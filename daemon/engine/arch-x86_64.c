@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/syscall.h>
 
 #include "daemon/engine/arch.h"
@@ -84,7 +85,7 @@ struct user_regs_struct arch_settle(const struct user_regs_struct *regs)
         return r;
 }
 
-struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint64_t address, long nr, const uint64_t args[static 6])
+struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint64_t address, long nr, const uint64_t args[static 5])
 {
         struct user_regs_struct r = *base;
 
@@ -96,9 +97,11 @@ struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint
         r.rdx = args[2];
         r.r10 = args[3];
         r.r8 = args[4];
-        r.r9 = args[5];
         return r;
 }
+
+#define REX_W 0x48U
+#define REX_W_BIT 0x08U
 
 /* A cursor over the code that is being written; the size is checked once, at the end. */
 typedef struct Emitter {
@@ -132,10 +135,21 @@ static void set_displacement(Emitter *e, size_t at)
                 memcpy(e->code + at, &d, sizeof(d));
 }
 
-static void emit_movabs(Emitter *e, uint8_t rex, uint8_t opcode, uint64_t value)
+/* mov $value into a register: the form with 32 bits clears the upper half, and is half as long. */
+static void emit_mov(Emitter *e, uint8_t rex, uint8_t opcode, uint64_t value)
 {
-        EMIT(e, rex, opcode);
-        emit(e, &value, sizeof(value));
+        uint32_t low = (uint32_t) value;
+
+        if (value != low) {
+                EMIT(e, rex, opcode);
+                emit(e, &value, sizeof(value));
+                return;
+        }
+
+        if (rex != REX_W)
+                EMIT(e, (uint8_t) (rex & ~REX_W_BIT));
+        EMIT(e, opcode);
+        emit(e, &low, sizeof(low));
 }
 
 /* Arithmetic flags without a stack: ADD sets OF (0x7f + 1), SAHF the others and leaves OF alone; MOV and JMP keep all. */
@@ -150,24 +164,23 @@ static void emit_flags(Emitter *e, uint64_t flags)
 
 static void emit_registers(Emitter *e, const struct user_regs_struct *back)
 {
-        emit_movabs(e, 0x48, 0xb8, back->rax);
-        emit_movabs(e, 0x48, 0xb9, back->rcx);
-        emit_movabs(e, 0x48, 0xba, back->rdx);
-        emit_movabs(e, 0x48, 0xbe, back->rsi);
-        emit_movabs(e, 0x48, 0xbf, back->rdi);
-        emit_movabs(e, 0x49, 0xb8, back->r8);
-        emit_movabs(e, 0x49, 0xb9, back->r9);
-        emit_movabs(e, 0x49, 0xba, back->r10);
-        emit_movabs(e, 0x49, 0xbb, back->r11);
+        emit_mov(e, 0x48, 0xb8, back->rax);
+        emit_mov(e, 0x48, 0xb9, back->rcx);
+        emit_mov(e, 0x48, 0xba, back->rdx);
+        emit_mov(e, 0x48, 0xbe, back->rsi);
+        emit_mov(e, 0x48, 0xbf, back->rdi);
+        emit_mov(e, 0x49, 0xb8, back->r8);
+        emit_mov(e, 0x49, 0xba, back->r10);
+        emit_mov(e, 0x49, 0xbb, back->r11);
 }
 
-void arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask)
+size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask)
 {
         Emitter e = {.code = code};
         size_t child, mask_at, rip_at;
         uint64_t rip = back->rip;
 
-        memset(code, 0xcc, ARCH_GADGET_SIZE);
+        memset(code, 0, ARCH_GADGET_SIZE);
 
         EMIT(&e, 0x0f, 0x05);       /* syscall */
         EMIT(&e, 0x85, 0xc0);       /* test %eax,%eax: a PID, an error or 0 */
@@ -196,6 +209,8 @@ void arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_
         emit(&e, &mask, sizeof(mask));
         set_displacement(&e, rip_at);
         emit(&e, &rip, sizeof(rip));
+
+        return MIN((e.n + 7) & ~(size_t) 7, (size_t) ARCH_GADGET_SIZE);
 }
 
 /*

@@ -50,11 +50,13 @@ struct user_regs_struct arch_rewind_entry(const struct user_regs_struct *regs);
  *
  * A target whose tracer dies anywhere on the way thus restores itself. Neither the stack nor the vector registers are
  * touched: a coroutine's stack may end right below the stack pointer.
+ *
+ * Returns how many bytes were used, a multiple of 8: each word more to write is pause for the target.
  */
-void arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask);
+size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask);
 
-/* Registers that enter call @nr with @args at the syscall instruction at @address; everything else as in @base. */
-struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint64_t address, long nr, const uint64_t args[static 6]);
+/* Registers that enter call @nr with @args (of five: none that is run here has a sixth) at the syscall instruction at @address; everything else as in @base. */
+struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint64_t address, long nr, const uint64_t args[static 5]);
 
 /* The result of a call at its exit stop. */
 static inline long arch_result(const struct user_regs_struct *regs)

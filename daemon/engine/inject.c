@@ -72,7 +72,7 @@ int instant_take(Instant *i, const Tracee *t)
         return 0;
 }
 
-int instant_write(const Instant *i, const Tracee *t)
+int instant_write(Instant *i, const Tracee *t)
 {
         const struct user_regs_struct back = arch_settle(&i->regs);
         uint8_t code[ARCH_GADGET_SIZE], old[ARCH_GADGET_SIZE];
@@ -80,15 +80,15 @@ int instant_write(const Instant *i, const Tracee *t)
         if (memory_read(t->pid, i->cave, old, sizeof(old)) < 0 || old[0] != 0 || memcmp(old, old + 1, sizeof(old) - 1) != 0)
                 return -ESTALE;
 
-        arch_build_gadget(code, &back, i->mask);
-        return memory_write(t->pid, i->cave, code, sizeof(code));
+        i->written = arch_build_gadget(code, &back, i->mask);
+        return memory_write(t->pid, i->cave, code, i->written);
 }
 
 int instant_erase(const Instant *i, const Tracee *t)
 {
         static const uint8_t zeros[ARCH_GADGET_SIZE];
 
-        return memory_write(t->pid, i->cave, zeros, sizeof(zeros));
+        return memory_write(t->pid, i->cave, zeros, i->written);
 }
 
 /* From the registers that were set to the exit stop of the call that they enter. */
@@ -126,7 +126,7 @@ long instant_clone(const Instant *i, Tracee *t)
 {
         const uint64_t flags = CLONE_PARENT | CLONE_PTRACE | (i->tid_cache.address ? CLONE_CHILD_SETTID : 0) |
                                (i->tid_cache.clear ? CLONE_CHILD_CLEARTID : 0);
-        const uint64_t args[6] = {flags, 0, 0, i->tid_cache.address, 0, 0};
+        const uint64_t args[5] = {flags, 0, 0, i->tid_cache.address, 0};
         struct user_regs_struct regs = arch_call_regs(&i->regs, i->cave, SYS_clone, args);
         long pid;
         int r;
@@ -146,7 +146,7 @@ long instant_clone(const Instant *i, Tracee *t)
         return r < 0 ? r : pid;
 }
 
-int instant_call(const Instant *i, Tracee *t, long nr, const uint64_t args[static 6], long *ret)
+int instant_call(const Instant *i, Tracee *t, long nr, const uint64_t args[static 5], long *ret)
 {
         const struct user_regs_struct regs = arch_call_regs(&i->regs, i->cave, nr, args);
         int r;

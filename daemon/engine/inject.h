@@ -24,6 +24,7 @@ typedef struct Instant {
         bool at_entry;                /* stopped at the entry of a 64-bit call, which both shall run */
         struct user_regs_struct regs; /* what target and clones get back, for the kernel's restart code to finish */
         uint64_t mask;                /* their signal mask */
+        size_t written;               /* bytes of code that are in the cave */
         ArchTid tid_cache;
 } Instant;
 
@@ -34,7 +35,7 @@ int instant_take(Instant *i, const Tracee *t);
  * Puts the code into the memory of the stopped @t. -ESTALE where the place is not as it was found (@t unmapped it meanwhile).
  * Until instant_erase() the bytes are there; nothing ever runs them by itself.
  */
-int instant_write(const Instant *i, const Tracee *t);
+int instant_write(Instant *i, const Tracee *t);
 int instant_erase(const Instant *i, const Tracee *t);
 
 /*
@@ -46,7 +47,7 @@ int instant_erase(const Instant *i, const Tracee *t);
 long instant_clone(const Instant *i, Tracee *t);
 
 /* Runs call @nr in the stopped @t; for clones, which die with their tracer. Result in *@ret. Negative errno of ptrace(2). */
-int instant_call(const Instant *i, Tracee *t, long nr, const uint64_t args[static 6], long *ret);
+int instant_call(const Instant *i, Tracee *t, long nr, const uint64_t args[static 5], long *ret);
 
 /* Gives @t mask and registers back. The stop must be one that ends by PTRACE_DETACH, or an interrupt's. */
 int instant_restore(const Instant *i, const Tracee *t);

@@ -108,7 +108,7 @@ int clones_adopt_first(Clones *c, const Tracee *parent, CloneError *error)
 static int complete_one(Clones *c, Tracee *t, CloneError *error)
 {
         const Instant *i = c->instant;
-        const uint64_t args[6] = {i->robust_head, i->robust_head != 0 ? i->robust_size : 24};
+        const uint64_t args[5] = {i->robust_head, i->robust_head != 0 ? i->robust_size : 24};
         long result;
         int r;
 
@@ -125,7 +125,7 @@ static int complete_one(Clones *c, Tracee *t, CloneError *error)
 /* A thread ID that libc keeps and the kernel was not told of: the clone's own, as it sees it itself. */
 static int set_cached_tid(Clones *c, Tracee *t, CloneError *error)
 {
-        static const uint64_t none[6];
+        static const uint64_t none[5];
         const uint64_t address = c->instant->tid_cache.address;
         int32_t words[2];
         long result;

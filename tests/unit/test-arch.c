@@ -157,7 +157,7 @@ static uint64_t random_word(void)
 
 static void run_gadget(uint8_t *page, long nr, int *ret_status, struct user_regs_struct *back, struct user_regs_struct *got, uint64_t mask)
 {
-        static const uint64_t none[6];
+        static const uint64_t none[5];
         const uint64_t address = (uint64_t) (uintptr_t) page;
         pid_t pid = start_puppet();
         struct user_regs_struct r;
