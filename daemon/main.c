@@ -12,11 +12,12 @@
 
 static int parse_arguments(int argc, char *argv[], ManagerOptions *ret)
 {
-        static char *conf_path = NULL, *bus_address = NULL;
+        static char *conf_path = NULL, *bus_address = NULL, *engine = NULL;
         static gboolean no_idle_exit = FALSE, debug = FALSE, version = FALSE;
         static const GOptionEntry entries[] = {
                 {"config", 0, 0, G_OPTION_ARG_FILENAME, &conf_path, "Read FILE, not " REMFORK_SYSCONFDIR "/remforkd.conf", "FILE"},
                 {"bus-address", 0, 0, G_OPTION_ARG_STRING, &bus_address, "Serve on this bus, not on the system bus", "ADDRESS"},
+                {"engine", 0, 0, G_OPTION_ARG_STRING, &engine, "Take ENGINE (auto, kernel, ptrace) where none is asked for", "ENGINE"},
                 {"no-idle-exit", 0, 0, G_OPTION_ARG_NONE, &no_idle_exit, "Stay when there is nothing to do", NULL},
                 {"debug", 0, 0, G_OPTION_ARG_NONE, &debug, "Log more", NULL},
                 {"version", 0, 0, G_OPTION_ARG_NONE, &version, "Show the version", NULL},
@@ -42,7 +43,16 @@ static int parse_arguments(int argc, char *argv[], ManagerOptions *ret)
         }
 
         log_set_debug(debug);
-        *ret = (ManagerOptions){conf_path, bus_address, no_idle_exit};
+        *ret = (ManagerOptions){conf_path, bus_address, CLONE_ENGINE_AUTO, no_idle_exit};
+        if (engine) {
+                int r = spec_engine_from_string(engine);
+
+                if (r < 0) {
+                        log_error("There is no engine \"%s\", auto, kernel or ptrace was expected", engine);
+                        return r;
+                }
+                ret->engine = (CloneEngine) r;
+        }
         return 1;
 }
 

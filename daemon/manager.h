@@ -52,6 +52,7 @@ typedef struct Manager {
 typedef struct ManagerOptions {
         const char *conf_path;   /* NULL: the default one, which need not be there */
         const char *bus_address; /* NULL: the system bus */
+        CloneEngine engine;      /* what "auto" takes */
         bool no_idle_exit;
 } ManagerOptions;
 

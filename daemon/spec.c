@@ -122,6 +122,14 @@ static int set_timeout(const Option *o, sd_bus_message *message, CloneSpec *spec
         return 0;
 }
 
+int spec_engine_from_string(const char *name)
+{
+        for (int i = 0; i < _CLONE_ENGINE_MAX; i++)
+                if (strcmp(engine_names[i], name) == 0)
+                        return i;
+        return -EINVAL;
+}
+
 /* An option of the interface that this version does not serve: refused, unless its value asks for nothing. */
 static int set_unserved(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
 {

@@ -45,6 +45,9 @@ typedef struct CloneSpec {
 
 #define CLONE_SPEC_DEFAULT ((CloneSpec){.count = 1})
 
+/* -EINVAL for what is no engine's name. */
+int spec_engine_from_string(const char *name);
+
 /*
  * Reads the options (an a{sv} that is next in @message) over the defaults. On an error @ret is as it was: -EINVAL for a key
  * that is unknown, given twice, of another type or out of range, -EOPNOTSUPP for one that this version does not serve yet;
