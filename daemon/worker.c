@@ -131,6 +131,9 @@ static int handle_message(Worker *w, const WorkerMessage *m, const int *fds)
 static void give_up(Worker *w)
 {
         log_event(LOG_ERR, NULL, w->pid, "Worker %d sent a message that makes no sense, it is ended", (int) w->pid);
+        if (w->error.code == CLONE_ERROR_NONE)
+                clone_error_set(&w->error, CLONE_ERROR_FAILED, EBADMSG,
+                                "The worker for process %d sent a message that makes no sense", (int) w->target);
         w->misbehaved = true;
         w->io = sd_event_source_disable_unref(w->io);
         if (w->settled)
