@@ -174,6 +174,28 @@ static void emit_registers(Emitter *e, const struct user_regs_struct *back)
         emit_mov(e, 0x49, 0xbb, back->r11);
 }
 
+/* The part that is the same in each, but for two displacements. */
+static size_t emit_begin(Emitter *e, size_t *ret_child)
+{
+        EMIT(e, 0x0f, 0x05);                         /* syscall */
+        EMIT(e, 0x85, 0xc0);                         /* test %eax,%eax: a PID, an error or 0 */
+        EMIT(e, 0x0f, 0x84);                         /* jz child */
+        *ret_child = emit_displacement(e);
+        EMIT(e, 0xb8, SYS_rt_sigprocmask, 0, 0, 0);  /* mov $..,%eax */
+        EMIT(e, 0xbf, 2 /* SIG_SETMASK */, 0, 0, 0); /* mov $..,%edi */
+        EMIT(e, 0x48, 0x8d, 0x35);                   /* lea mask(%rip),%rsi */
+        return emit_displacement(e);
+}
+
+bool arch_is_gadget(const uint8_t code[static ARCH_GADGET_SIZE])
+{
+        uint8_t begin[ARCH_GADGET_SIZE];
+        Emitter e = {.code = begin};
+        size_t child, mask_at = emit_begin(&e, &child), after = child + 4;
+
+        return memcmp(code, begin, child) == 0 && memcmp(code + after, begin + after, mask_at - after) == 0;
+}
+
 size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask)
 {
         Emitter e = {.code = code};
@@ -182,15 +204,7 @@ size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct use
 
         memset(code, 0, ARCH_GADGET_SIZE);
 
-        EMIT(&e, 0x0f, 0x05);       /* syscall */
-        EMIT(&e, 0x85, 0xc0);       /* test %eax,%eax: a PID, an error or 0 */
-        EMIT(&e, 0x0f, 0x84);       /* jz child */
-        child = emit_displacement(&e);
-
-        EMIT(&e, 0xb8, SYS_rt_sigprocmask, 0, 0, 0);  /* mov $..,%eax */
-        EMIT(&e, 0xbf, 2 /* SIG_SETMASK */, 0, 0, 0); /* mov $..,%edi */
-        EMIT(&e, 0x48, 0x8d, 0x35);                   /* lea mask(%rip),%rsi */
-        mask_at = emit_displacement(&e);
+        mask_at = emit_begin(&e, &child);
         EMIT(&e, 0x31, 0xd2);                         /* xor %edx,%edx */
         EMIT(&e, 0x41, 0xba, sizeof(mask), 0, 0, 0);  /* mov $..,%r10d */
         EMIT(&e, 0x0f, 0x05);                         /* syscall */

@@ -55,6 +55,9 @@ struct user_regs_struct arch_rewind_entry(const struct user_regs_struct *regs);
  */
 size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask);
 
+/* True where @code was written by arch_build_gadget(): what a tracer that was killed has left behind. */
+bool arch_is_gadget(const uint8_t code[static ARCH_GADGET_SIZE]);
+
 /* Registers that enter call @nr with @args (of five: none that is run here has a sixth) at the syscall instruction at @address; everything else as in @base. */
 struct user_regs_struct arch_call_regs(const struct user_regs_struct *base, uint64_t address, long nr, const uint64_t args[static 5]);
 

@@ -72,31 +72,40 @@ static bool all_zero(const uint8_t *bytes, size_t n)
         return true;
 }
 
-static bool cave_in(pid_t pid, const Mapping *header, const Mapping *text, size_t size, uint64_t *ret)
+typedef struct Search {
+        pid_t pid;
+        size_t size;
+        bool (*reusable)(const uint8_t *bytes);
+        uint64_t zeros, used; /* what was found, 0 for nothing */
+} Search;
+
+static void search_mapping(Search *s, const Mapping *header, const Mapping *text)
 {
-        uint64_t end = code_end(pid, header, text), address;
+        uint64_t end = code_end(s->pid, header, text);
         uint8_t bytes[CAVE_MAX];
 
         if (end == 0)
-                return false;
+                return;
 
         /* From the end of the page: the farthest from anything that runs. */
-        address = (text->end - size) & ~(uint64_t) (CAVE_ALIGNMENT - 1);
-        if (address < end || 0 != memory_read(pid, address, bytes, size) || !all_zero(bytes, size))
-                return false;
-
-        *ret = address;
-        return true;
+        for (uint64_t at = (text->end - s->size) & ~(uint64_t) (CAVE_ALIGNMENT - 1);
+                        at >= end && s->zeros == 0 && memory_read(s->pid, at, bytes, s->size) == 0; at -= s->size) {
+                if (all_zero(bytes, s->size))
+                        s->zeros = at;
+                else if (s->used == 0 && s->reusable(bytes))
+                        s->used = at;
+        }
 }
 
-int cave_find(const char *maps, pid_t pid, size_t size, uint64_t *ret)
+int cave_find(const char *maps, pid_t pid, size_t size, bool (*reusable)(const uint8_t *bytes), uint64_t *ret)
 {
         g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
+        Search s = {.pid = pid, .size = size, .reusable = reusable};
         Mapping header = {};
 
-        g_return_val_if_fail(size <= CAVE_MAX, -EINVAL);
+        g_return_val_if_fail(size <= CAVE_MAX && size % CAVE_ALIGNMENT == 0, -EINVAL);
 
-        for (char **line = lines; *line && **line; line++) {
+        for (char **line = lines; *line && **line && s.zeros == 0; line++) {
                 Mapping m;
 
                 if (parse_line(*line, &m) < 0)
@@ -105,9 +114,10 @@ int cave_find(const char *maps, pid_t pid, size_t size, uint64_t *ret)
                         continue;
                 if (m.offset == 0)
                         header = m;
-                if (memcmp(m.permissions, "r-xp", 4) == 0 && same_file(&m, &header) && cave_in(pid, &header, &m, size, ret))
-                        return 0;
+                if (memcmp(m.permissions, "r-xp", 4) == 0 && same_file(&m, &header))
+                        search_mapping(&s, &header, &m);
         }
 
-        return -ENOENT;
+        *ret = s.zeros != 0 ? s.zeros : s.used;
+        return *ret != 0 ? 0 : -ENOENT;
 }

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 /*
  * Finds @size bytes of executable memory that can never run: the zeros between the end of an ELF file's code and the end of
- * the page that it ends in. @maps is the text of /proc/PID/maps, @pid the process, which this one may trace (process_vm_readv(2)).
+ * the page that it ends in. @maps is the text of /proc/PID/maps, @pid the process, which this one may trace
+ * (process_vm_readv(2)).
+ *
+ * Where no such zeros are left, a place with bytes that @reusable knows is taken: what one before has left there. It is the
+ * second choice, since a signal handler may yet return into it.
  *
  * 0 with the address in @ret; -ENOENT where no executable mapping has room; -EBADMSG where @maps is not as proc(5) has it.
  */
-int cave_find(const char *maps, pid_t pid, size_t size, uint64_t *ret);
+int cave_find(const char *maps, pid_t pid, size_t size, bool (*reusable)(const uint8_t *bytes), uint64_t *ret);

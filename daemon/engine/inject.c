@@ -72,12 +72,14 @@ int instant_take(Instant *i, const Tracee *t)
         return 0;
 }
 
+static const uint8_t zeros[ARCH_GADGET_SIZE];
+
 int instant_write(Instant *i, const Tracee *t)
 {
         const struct user_regs_struct back = arch_settle(&i->regs);
         uint8_t code[ARCH_GADGET_SIZE], old[ARCH_GADGET_SIZE];
 
-        if (memory_read(t->pid, i->cave, old, sizeof(old)) < 0 || old[0] != 0 || memcmp(old, old + 1, sizeof(old) - 1) != 0)
+        if (memory_read(t->pid, i->cave, old, sizeof(old)) < 0 || (memcmp(old, zeros, sizeof(old)) != 0 && !arch_is_gadget(old)))
                 return -ESTALE;
 
         i->written = arch_build_gadget(code, &back, i->mask);
@@ -86,8 +88,6 @@ int instant_write(Instant *i, const Tracee *t)
 
 int instant_erase(const Instant *i, const Tracee *t)
 {
-        static const uint8_t zeros[ARCH_GADGET_SIZE];
-
         return memory_write(t->pid, i->cave, zeros, i->written);
 }
 

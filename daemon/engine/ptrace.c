@@ -164,6 +164,11 @@ static pid_t own_tid(const Job *j)
         return p ? (pid_t) strtol(p + 1, NULL, 10) : 0;
 }
 
+static bool is_gadget(const uint8_t *bytes)
+{
+        return arch_is_gadget(bytes);
+}
+
 /*
  * All that can be known before the target is stopped. From its seizing on an execve() would be told, so what is found in its
  * memory is still true at the stop.
@@ -189,7 +194,7 @@ static int prepare(Job *j, CloneError *error)
 
         r = target_read_file(j->target, "maps", &maps, NULL);
         if (r >= 0)
-                r = cave_find(maps, target_pid(j->target), ARCH_GADGET_SIZE, &j->instant.cave);
+                r = cave_find(maps, target_pid(j->target), ARCH_GADGET_SIZE, is_gadget, &j->instant.cave);
         if (r == -ENOENT)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process %d has no %u unused bytes of 64-bit ELF code mapped, which the clone call needs",
@@ -291,6 +296,9 @@ static int check_stopped(Job *j, CloneError *error)
 
         if (j->tracee.executed)
                 return clone_error_set(error, CLONE_ERROR_CHANGED, 0, "Process %d called execve() while it was about to be cloned",
+                                (int) target_pid(j->target));
+        if (j->instant.regs.rip - j->instant.cave < ARCH_GADGET_SIZE) /* a worker before was killed just now */
+                return clone_error_set(error, CLONE_ERROR_CHANGED, 0, "Process %d is still on its way back from an earlier clone",
                                 (int) target_pid(j->target));
         if (arch_is_compat(&j->instant.regs))
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d runs 32-bit code, 64-bit code was expected",

@@ -131,6 +131,23 @@ static void test_find_tid_here(void)
         close(fd);
 }
 
+static uint64_t random_word(void)
+{
+        return (uint64_t) g_test_rand_int() << 32 | (uint32_t) g_test_rand_int();
+}
+
+static void test_is_gadget(void)
+{
+        const struct user_regs_struct back = {.rip = random_word(), .rax = random_word()};
+        uint8_t code[ARCH_GADGET_SIZE] = {};
+
+        g_assert_false(arch_is_gadget(code));
+        g_assert_cmpuint(arch_build_gadget(code, &back, random_word()), <=, sizeof(code));
+        g_assert_true(arch_is_gadget(code));
+        code[2] ^= 1;
+        g_assert_false(arch_is_gadget(code));
+}
+
 /* A traced child that can be given any registers. Two pages shared with it: code, and the int3 that it comes to. */
 static pid_t start_puppet(void)
 {
@@ -146,11 +163,6 @@ static pid_t start_puppet(void)
         g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
         g_assert_true(WIFSTOPPED(status));
         return pid;
-}
-
-static uint64_t random_word(void)
-{
-        return (uint64_t) g_test_rand_int() << 32 | (uint32_t) g_test_rand_int();
 }
 
 #define COMPARED(X) X(r15) X(r14) X(r13) X(r12) X(rbp) X(rbx) X(r11) X(r10) X(r9) X(r8) X(rax) X(rcx) X(rdx) X(rsi) X(rdi) X(rsp) X(eflags)
@@ -232,6 +244,7 @@ int main(int argc, char *argv[])
         g_test_add_func("/arch/spurious-eintr", test_spurious_eintr);
         g_test_add_func("/arch/find-tid", test_find_tid);
         g_test_add_func("/arch/find-tid-here", test_find_tid_here);
+        g_test_add_func("/arch/is-gadget", test_is_gadget);
         g_test_add_func("/arch/gadget", test_gadget);
         return g_test_run();
 }

@@ -1,15 +1,60 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "config.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <glib.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "daemon/engine/cave.h"
 #include "daemon/engine/memory.h"
+
+static bool never(const uint8_t *bytes)
+{
+        return false;
+}
+
+static bool starts_with_ours(const uint8_t *bytes)
+{
+        return bytes[0] == 0xc3;
+}
+
+/* An ELF file whose code ends 256 bytes before its page does: all but what is read here is left out. */
+static void test_reuse(void)
+{
+        uint8_t *file = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint64_t base = (uint64_t) (uintptr_t) file, address = 0;
+        g_autofree char *maps = g_strdup_printf("%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER "x r--p 00000000 08:01 5 /x\n"
+                                                "%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER "x r-xp 00001000 08:01 5 /x\n",
+                        base, base + 4096, base + 4096, base + 8192);
+        Elf64_Phdr phdr = {.p_type = PT_LOAD, .p_flags = PF_X, .p_offset = 4096, .p_filesz = 3840, .p_memsz = 3840};
+        Elf64_Ehdr ehdr = {.e_phoff = sizeof(ehdr), .e_phnum = 1, .e_phentsize = sizeof(phdr)};
+
+        g_assert_true(file != MAP_FAILED);
+        memcpy(ehdr.e_ident, ELFMAG, SELFMAG);
+        ehdr.e_ident[EI_CLASS] = ELFCLASS64;
+        memcpy(file, &ehdr, sizeof(ehdr));
+        memcpy(file + sizeof(ehdr), &phdr, sizeof(phdr));
+
+        g_assert_cmpint(cave_find(maps, getpid(), 128, starts_with_ours, &address), ==, 0);
+        g_assert_cmphex(address, ==, base + 8192 - 128);
+
+        /* One place is used: the other is taken, whatever it was used for. */
+        file[8192 - 128] = 0xc3;
+        g_assert_cmpint(cave_find(maps, getpid(), 128, starts_with_ours, &address), ==, 0);
+        g_assert_cmphex(address, ==, base + 8192 - 256);
+
+        /* Both are: only one that is known is taken again. */
+        file[8192 - 256] = 0x90;
+        g_assert_cmpint(cave_find(maps, getpid(), 128, starts_with_ours, &address), ==, 0);
+        g_assert_cmphex(address, ==, base + 8192 - 128);
+        g_assert_cmpint(cave_find(maps, getpid(), 128, never, &address), ==, -ENOENT);
+        munmap(file, 8192);
+}
 
 static void test_here(void)
 {
@@ -20,7 +65,7 @@ static void test_here(void)
         uint8_t bytes[192];
 
         g_assert_true(g_file_get_contents("/proc/self/maps", &maps, NULL, NULL));
-        g_assert_cmpint(cave_find(maps, getpid(), sizeof(bytes), &address), ==, 0);
+        g_assert_cmpint(cave_find(maps, getpid(), sizeof(bytes), never, &address), ==, 0);
 
         lines = g_strsplit(maps, "\n", -1);
         for (char **l = lines; *l; l++) {
@@ -41,17 +86,18 @@ static void test_none(void)
 {
         uint64_t address;
 
-        g_assert_cmpint(cave_find("", getpid(), 192, &address), ==, -ENOENT);
-        g_assert_cmpint(cave_find("7000-8000 rw-p 00000000 00:00 0 \n", getpid(), 192, &address), ==, -ENOENT);
+        g_assert_cmpint(cave_find("", getpid(), 192, never, &address), ==, -ENOENT);
+        g_assert_cmpint(cave_find("7000-8000 rw-p 00000000 00:00 0 \n", getpid(), 192, never, &address), ==, -ENOENT);
         /* A file mapped executable whose header is not mapped. */
-        g_assert_cmpint(cave_find("7000-8000 r-xp 00001000 08:01 5 /bin/x\n", getpid(), 192, &address), ==, -ENOENT);
-        g_assert_cmpint(cave_find("no map at all\n", getpid(), 192, &address), ==, -EBADMSG);
+        g_assert_cmpint(cave_find("7000-8000 r-xp 00001000 08:01 5 /bin/x\n", getpid(), 192, never, &address), ==, -ENOENT);
+        g_assert_cmpint(cave_find("no map at all\n", getpid(), 192, never, &address), ==, -EBADMSG);
 }
 
 int main(int argc, char *argv[])
 {
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/cave/here", test_here);
+        g_test_add_func("/cave/reuse", test_reuse);
         g_test_add_func("/cave/none", test_none);
         return g_test_run();
 }
