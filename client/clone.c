@@ -206,7 +206,7 @@ ClientExit verb_clone(int argc, char **argv)
                 {"stopped", 0, 0, G_OPTION_ARG_NONE, &a.stopped, "Leave the clone stopped; SIGCONT lets it go", NULL},
                 {"count", 0, 0, G_OPTION_ARG_STRING, &a.count, "Make N clones of the same instant", "N"},
                 {"timeout", 0, 0, G_OPTION_ARG_STRING, &a.timeout, "Give up after TIME, as in 500ms or 10s", "TIME"},
-                {"engine", 0, 0, G_OPTION_ARG_STRING, &a.engine, "auto (default), kernel or ptrace; also by REMFORK_ENGINE", "NAME"},
+                {"engine", 0, 0, G_OPTION_ARG_STRING, &a.engine, "auto (default), kernel or ptrace", "NAME"},
                 {"no-ask-password", 0, 0, G_OPTION_ARG_NONE, &a.no_ask_password, "Do not ask for a password", NULL},
                 {"quiet", 'q', 0, G_OPTION_ARG_NONE, &a.quiet, "Do not print notes on what the clone could not be given", NULL},
                 {},
@@ -218,8 +218,6 @@ ClientExit verb_clone(int argc, char **argv)
         status = verb_parse(argc, argv, entries, "PID",
                             "Clones the process PID and prints the PID of the clone, each on a line, and nothing else on stdout.",
                             1, &json);
-        if (!a.engine) /* so that a whole script or test can be moved to another engine */
-                a.engine = g_strdup(g_getenv("REMFORK_ENGINE"));
         if (status == CLIENT_OK)
                 status = parse_number("PID", argv[1], 1, PID_LIMIT, &pid);
         return status == CLIENT_OK ? clone_and_print(pid, &a, json) : status;
