@@ -108,6 +108,7 @@ int manager_new(Manager **ret, const ManagerOptions *options)
         m->requests = g_hash_table_new(g_int64_hash, g_int64_equal);
         (void) queue_new(&m->queue, &m->conf); /* allocates only */
 
+        m->kernel_interface = engine_kernel_interface();
         r = engine_choose(options->engine, &m->engine, &error);
         if (r < 0) /* not fatal: the requests are told why */
                 log_warning("Nothing can be cloned: %s", error.message);

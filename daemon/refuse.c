@@ -59,7 +59,7 @@ int refuse_target(Manager *m, const Target *target, const CloneSpec *spec, Clone
         if (s.state == 'Z' || s.state == 'X')
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process %d has ended, only its parent has not taken notice yet", pid);
-        if (s.tracer > 0)
+        if (s.tracer > 0 && !is_worker(m, s.tracer)) /* a worker's target is free again when its turn comes */
                 return clone_error_set(error, CLONE_ERROR_BUSY, 0, "Process %d is traced by process %d", pid, (int) s.tracer);
         if (spec->parent == CLONE_PARENT_SHARED && is_namespace_init(target))
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,

@@ -62,6 +62,9 @@ typedef struct Engine {
 } Engine;
 
 extern const Engine engine_kernel;
+
+/* The size in bytes of the largest struct remfork_args that the running kernel takes, 0 where it has no remfork(2). */
+uint32_t engine_kernel_interface(void);
 extern const Engine engine_ptrace;
 
 /* The engine that serves @choice on this machine; -EOPNOTSUPP, with @error filled, where there is none. */

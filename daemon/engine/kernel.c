@@ -30,6 +30,22 @@ static int kernel_probe(CloneError *error)
         return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, (int) -r, "This kernel has no remfork(2)");
 }
 
+uint32_t engine_kernel_interface(void)
+{
+        uint64_t words[512] = {UINT64_MAX}; /* a page, which no argument struct exceeds; the flags are refused */
+        size_t n = sizeof(struct remfork_args) / sizeof(uint64_t);
+
+        /* copy_struct_from_user() refuses with E2BIG what is not zero behind the struct that the kernel knows. */
+        for (; n < G_N_ELEMENTS(words); n++) {
+                words[n] = UINT64_MAX;
+                if (syscall(SYS_REMFORK, -1, words, (n + 1) * sizeof(uint64_t)) < 0 && errno != EINVAL)
+                        return errno == E2BIG ? (uint32_t) (n * sizeof(uint64_t)) : 0;
+                words[n] = 0;
+        }
+
+        return sizeof(words);
+}
+
 /* The errnos of kernel-patch/remfork.2 in the words of the bus. */
 static int remfork_failed(const Target *target, const CloneSpec *spec, long r, CloneError *error)
 {
