@@ -88,7 +88,12 @@ int instant_write(Instant *i, const Tracee *t)
 
 int instant_erase(const Instant *i, const Tracee *t)
 {
-        return memory_write(t->pid, i->cave, zeros, i->written);
+        const size_t first = sizeof(long);
+
+        /* The first word last: by it what a killed worker leaves is known, see arch_is_gadget(). */
+        int r = memory_write(t->pid, i->cave + first, zeros, i->written - first);
+
+        return r < 0 ? r : memory_write(t->pid, i->cave, zeros, first);
 }
 
 /* From the registers that were set to the exit stop of the call that they enter. */
