@@ -15,10 +15,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "state-regs.h"
+
 /*
- *     sweep-target compute|nanosleep|poll|getpid FILE
+ *     sweep-target compute|registers|nanosleep|poll|getpid FILE
  *
- * Does the same piece of work for ever and looks each time whether it came out right: a checksum, or a sleep that neither
+ * Does the same piece of work for ever and looks each time whether it came out right: a checksum, all registers, or a sleep that neither
  * ended early nor with an error. FILE is shared memory: the first word counts the pieces that the target finished, the
  * second those that were wrong, in target or clones.
  */
@@ -64,6 +66,8 @@ static bool work(const char *what, uint64_t expected)
                 return checksum() == expected;
         case 'n':
                 return nanosleep(&ts, NULL) == 0 && now_nsec() - start >= SLEEP_NSEC;
+        case 'r':
+                return registers_check(20000) == REGISTERS_OK;
         case 'p':
                 return poll(NULL, 0, SLEEP_NSEC / 1000000) == 0 && now_nsec() - start >= SLEEP_NSEC;
         default:
@@ -78,11 +82,12 @@ int main(int argc, char **argv)
         Counters *counters;
         int fd;
 
-        if (argc != 3 || !strchr("cnpg", argv[1][0])) {
-                (void) fprintf(stderr, "Usage: sweep-target compute|nanosleep|poll|getpid FILE\n");
+        if (argc != 3 || !strchr("crnpg", argv[1][0])) {
+                (void) fprintf(stderr, "Usage: sweep-target compute|registers|nanosleep|poll|getpid FILE\n");
                 return EXIT_FAILURE;
         }
 
+        registers_prepare(false);
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing is left if the test is killed */
         fd = open(argv[2], O_RDWR | O_CLOEXEC);
         counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -98,7 +103,7 @@ int main(int argc, char **argv)
                 if (!work(argv[1], expected))
                         (void) __atomic_add_fetch(&counters->wrong, 1, __ATOMIC_SEQ_CST);
                 /* A clone computes too, but the test counts the target's work. */
-                if (argv[1][0] == 'c' || getpid() == self)
+                if (argv[1][0] == 'c' || argv[1][0] == 'r' || getpid() == self)
                         (void) __atomic_add_fetch(&counters->done, 1, __ATOMIC_SEQ_CST);
         }
 }
