@@ -454,10 +454,15 @@ static void setup_tty(Context *c)
         CHECK(openpty(&c->other_fd, &c->fd, NULL, NULL, NULL));
 }
 
+/* Of a file that nobody else can open */
 static void setup_inotify(Context *c)
 {
+        char path[] = "/tmp/call-target.XXXXXX";
+
         CHECK(c->fd = inotify_init1(0));
-        CHECK(inotify_add_watch(c->fd, "/", IN_OPEN));
+        CHECK(c->other_fd = mkstemp(path));
+        CHECK(inotify_add_watch(c->fd, path, IN_MODIFY));
+        CHECK(unlink(path));
 }
 
 static long call_read_inotify(Context *c)
@@ -469,7 +474,8 @@ static long call_read_inotify(Context *c)
 
 static void release_inotify(Context *c)
 {
-        (void) close(open("/", O_RDONLY | O_DIRECTORY));
+        if (write(c->other_fd, "x", 1) < 0)
+                _exit(EXIT_FAILURE);
 }
 
 /* A FIFO that nobody writes to */
@@ -555,18 +561,27 @@ static void setup_setlkw(Context *c)
         CHECK(fcntl(c->other_fd, F_OFD_SETLK, &lock));
 }
 
+static void unlock(int fd, int command)
+{
+        struct flock lock = {.l_type = F_UNLCK};
+
+        (void) fcntl(fd, command, &lock);
+}
+
 static long call_setlkw(Context *c)
 {
         struct flock lock = {.l_type = F_WRLCK};
 
-        return fcntl(c->fd, F_SETLKW, &lock);
+        long r = fcntl(c->fd, F_SETLKW, &lock);
+
+        if (r == 0)
+                unlock(c->fd, F_SETLK); /* the lock is one process's: the next waits for it */
+        return r;
 }
 
 static void release_setlkw(Context *c)
 {
-        struct flock lock = {.l_type = F_UNLCK};
-
-        (void) fcntl(c->other_fd, F_OFD_SETLK, &lock);
+        unlock(c->other_fd, F_OFD_SETLK);
 }
 
 const Call calls[] = {

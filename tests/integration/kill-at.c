@@ -118,7 +118,8 @@ int main(int argc, char **argv)
                         if (pid != main_pid)
                                 continue;
                         kill_all();
-                        (void) fprintf(stderr, "ended %d %ld\n", WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), calls);
+                        (void) fprintf(stderr, "ended %d %ld\n", WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
+                                        calls);
                         return EXIT_SUCCESS;
                 }
 
