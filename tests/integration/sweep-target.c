@@ -21,9 +21,9 @@
  *     sweep-target compute|registers|nanosleep|poll|getpid FILE
  *
  * Does the same piece of work for ever and looks each time whether it came out right: a checksum, all registers, or a sleep
- * that neither ended early nor with an error. FILE is shared memory: the first word counts the pieces that the target finished, the
  * that neither ended early nor with an error. FILE is shared memory: the first word counts the pieces that the target
  * finished, the second those that were wrong, in target or clones.
+ */
 
 typedef struct Counters {
         volatile uint64_t done;
