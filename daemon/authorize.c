@@ -65,7 +65,8 @@ void requester_fill(uid_t uid, const gid_t *groups, size_t n_groups, const Crede
                 return;
 
         ret->gid = c->gid[ID_REAL];
-        ret->permitted = pinned || uid == 0 ? c->permitted : 0;
+        /* An exec that gains capabilities is not dumpable, and may have come after the message was sent. */
+        ret->permitted = uid == 0 || (pinned && c->dumpable == DUMPABLE_YES) ? c->permitted : 0;
         ret->user_namespace = c->user_namespace;
         ret->known = true;
 }

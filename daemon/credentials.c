@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "daemon/credentials.h"
 #include "daemon/util.h"
@@ -14,12 +15,13 @@
 
 int file_identity_read(int dirfd, const char *name, FileIdentity *ret)
 {
-        struct stat st;
+        struct statx st;
 
-        if (fstatat(dirfd, name, &st, 0) < 0)
+        /* What is cached is enough, and a file system that somebody serves (FUSE, NFS) cannot keep the caller waiting. */
+        if (statx(dirfd, name, AT_STATX_DONT_SYNC, STATX_INO, &st) < 0)
                 return -errno;
 
-        *ret = (FileIdentity){st.st_dev, st.st_ino};
+        *ret = (FileIdentity){makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino};
         return 0;
 }
 
@@ -152,7 +154,8 @@ int credentials_read(int procfd, FileIdentity own_user_namespace, Credentials *r
                 return r == -ENOENT ? -ESRCH : r;
 
         r = file_identity_read(procfd, "exe", &c.program);
-        if (r < 0 && r != -ENOENT) /* a kernel thread or a process that lost its memory has none */
+        /* A kernel thread or a process that lost its memory has none; a FUSE mount of another user's does not say. */
+        if (r < 0 && r != -ENOENT && r != -EACCES)
                 return r;
 
         c.dumpable = judge_dumpable(owner, c.uid[ID_EFFECTIVE], file_identity_equal(c.user_namespace, own_user_namespace));

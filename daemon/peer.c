@@ -126,7 +126,10 @@ static int read_label(sd_bus_message *message, BusCredentials *ret)
         if (r < 0)
                 return r;
 
-        ret->confined = size > 1 && (size < strlen("unconfined") || memcmp(label, "unconfined", strlen("unconfined")) != 0);
+        /* Whole: "unconfined" also begins SELinux users and AppArmor stacks that are confined. */
+        while (size > 0 && ((const char *) label)[size - 1] == '\0')
+                size--;
+        ret->confined = size > 0 && (size != strlen("unconfined") || memcmp(label, "unconfined", size) != 0);
         return 0;
 }
 

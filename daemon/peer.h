@@ -16,6 +16,9 @@ typedef struct Grant {
         AuthorizeClass class;
         uid_t target_uid;
         FileIdentity target_user_namespace;
+        pid_t target; /* a rule may decide on it, or on its program: the answer is for this process alone */
+        uint64_t target_start_time;
+        FileIdentity target_program;
         uint64_t until; /* CLOCK_MONOTONIC, microseconds */
 } Grant;
 

@@ -83,7 +83,8 @@ Polkit *polkit_free(Polkit *p)
 
 static bool grant_is_for(const Grant *a, const Grant *b)
 {
-        return a->class == b->class && a->target_uid == b->target_uid &&
+        return a->class == b->class && a->target_uid == b->target_uid && a->target == b->target &&
+               a->target_start_time == b->target_start_time && file_identity_equal(a->target_program, b->target_program) &&
                file_identity_equal(a->target_user_namespace, b->target_user_namespace);
 }
 
@@ -262,6 +263,9 @@ int polkit_ask(Polkit *p, Peer *peer, const PolkitQuestion *question, PolkitDone
         if (question->credentials) {
                 grant.target_uid = question->credentials->uid[ID_EFFECTIVE];
                 grant.target_user_namespace = question->credentials->user_namespace;
+                grant.target = question->target ? target_pid(question->target) : 0;
+                grant.target_start_time = question->credentials->start_time;
+                grant.target_program = question->credentials->program;
         }
 
         if (has_grant(peer, &grant))

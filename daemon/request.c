@@ -256,7 +256,17 @@ void request_authorize(Request *r)
                 return;
         }
 
+        /* Yama's scope is a switch that is turned while the daemon runs. */
+        k = host_read("/proc", &m->host);
+        if (k < 0) {
+                clone_error_set(&r->error, CLONE_ERROR_ACCESS_DENIED, -k, "What this machine allows to be traced cannot be read: %s",
+                                g_strerror(-k));
+                request_finish(r, NULL);
+                return;
+        }
+
         class = authorize_classify(&r->peer->requester, &r->credentials, &m->host);
+        r->superuser = class == AUTHORIZE_SUPERUSER;
         if (class == AUTHORIZE_SUPERUSER) {
                 request_admit(r);
                 return;
@@ -348,6 +358,7 @@ void request_run(Request *r)
                 .target = r->target,
                 .spec = r->spec,
                 .authorized = r->credentials,
+                .superuser = r->superuser,
                 .own_user_namespace = m->host.user_namespace,
                 .stop_timeout_usec = m->conf.target_stop_timeout_usec,
         };

@@ -57,6 +57,7 @@ typedef struct Request {
 
         QueueItem item;
         const Engine *engine; /* NULL until it runs */
+        bool superuser; /* who asks may clone any process */
         Credentials credentials; /* of the target: what the right was judged by */
         PolkitCheck *check;
         unsigned n_judged;

@@ -37,27 +37,23 @@ static void send_error(const Child *c, int r, const CloneError *error)
         send_or_exit(c, &m, NULL, 0);
 }
 
-/*
- * The target is stopped and can neither exec nor change its IDs until the clone is there: what is read now is what is
- * cloned.
- */
+static void on_stopped(void *userdata)
+{
+        const Child *c = userdata;
+        const struct itimerval timer = {
+                .it_value = {(time_t) (c->job->stop_timeout_usec / 1000000), (suseconds_t) (c->job->stop_timeout_usec % 1000000)},
+        };
+
+        /* SIGALRM ends this process, after which the target goes on: no handler could be as sure. 0 sets no timer. */
+        (void) setitimer(ITIMER_REAL, &timer, NULL); /* cannot fail for a valid timer */
+}
+
+/* @target cannot change any more, and is the target or a clone of it: what is read now is what is cloned. */
 static int on_judge(Target *target, void *userdata, CloneError *error)
 {
         const Child *c = userdata;
-        uint64_t timeout = c->job->stop_timeout_usec;
         Credentials now;
         int r;
-
-        if (timeout > 0) {
-                struct itimerval timer = {
-                        .it_value = {(time_t) (timeout / 1000000), (suseconds_t) (timeout % 1000000)},
-                };
-
-                /* SIGALRM ends this process, after which the target goes on: no handler could be as sure. */
-                if (setitimer(ITIMER_REAL, &timer, NULL) < 0)
-                        return clone_error_set(error, CLONE_ERROR_FAILED, errno, "The timer cannot be set: %s",
-                                        g_strerror(errno));
-        }
 
         r = target_read_credentials(target, c->job->own_user_namespace, &now);
         if (r == -ESRCH)
@@ -67,9 +63,12 @@ static int on_judge(Target *target, void *userdata, CloneError *error)
                 return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, -r, "The credentials of process %d cannot be read: %s",
                                 (int) target_pid(target), g_strerror(-r));
 
+        if (target_pid(target) != target_pid(c->job->target)) /* a clone began later; all else is copied */
+                now.start_time = c->job->authorized.start_time;
+
         if (!credentials_equal(&now, &c->job->authorized))
                 return clone_error_set(error, CLONE_ERROR_CHANGED, 0, "Process %d changed its credentials or its program",
-                                (int) target_pid(target));
+                                (int) target_pid(c->job->target));
 
         return 0;
 }
@@ -120,7 +119,14 @@ void worker_run(int fd, const WorkerJob *job)
 {
         _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
         Child c = {fd, job};
-        const EngineHandler handler = {on_judge, on_held, on_note, on_exited, &c};
+        const EngineHandler handler = {
+                .stopped = on_stopped,
+                .judge = job->superuser ? NULL : on_judge,
+                .held = on_held,
+                .note = on_note,
+                .exited = on_exited,
+                .userdata = &c,
+        };
         const struct itimerval off = {};
         WorkerMessage m = {.type = WORKER_RELEASED};
         EngineResult result = {};

@@ -16,6 +16,7 @@ typedef struct WorkerJob {
         const Engine *engine;
         Target *target;                  /* borrowed for worker_new() */
         CloneSpec spec;
+        bool superuser;                  /* the right does not depend on what the target is: nothing is compared */
         Credentials authorized;          /* what the requester's right was judged by; compared while the target is stopped */
         FileIdentity own_user_namespace;
         uint64_t stop_timeout_usec;      /* 0: none */

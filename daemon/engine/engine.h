@@ -17,9 +17,13 @@
  * held(), then let go together: all or none.
  */
 typedef struct EngineHandler {
+        /* The target does not run from now on until clone() lets it go: the time to set a limit. NULL where there is none. */
+        void (*stopped)(void *userdata);
+
         /*
-         * Called once, when the target is stopped (it can neither exec nor change its IDs) and nothing of it was altered.
-         * 0: go on; a negative errno, with @error filled: give up, the target goes on untouched. Must not block.
+         * Called once with a process that can neither exec nor change its IDs and is what is cloned: the stopped target,
+         * or a held clone of it that has not run yet. 0: go on; a negative errno, with @error filled: give up, the target
+         * goes on untouched and no clone is left. Must not block. NULL where the right does not depend on the target.
          */
         int (*judge)(Target *target, void *userdata, CloneError *error);
 

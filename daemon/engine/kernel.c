@@ -11,7 +11,19 @@
 #include "daemon/util.h"
 
 /* Clones of parent "daemon" that still live; this process serves one request. */
-static size_t n_watched;
+static GArray *watched;
+
+/* False for a sibling that a clone made of itself (CLONE_PARENT). */
+static bool unwatch(pid_t pid)
+{
+        for (guint k = 0; k < watched->len; k++)
+                if (g_array_index(watched, pid_t, k) == pid) {
+                        g_array_remove_index_fast(watched, k);
+                        return true;
+                }
+
+        return false;
+}
 
 static long remfork(int pidfd, struct remfork_args *args)
 {
@@ -117,10 +129,9 @@ static int check_threads(Target *target, CloneError *error)
  * Clone number 0 comes of the target. The others are copies of the first, which is stopped meanwhile, so that all are of one
  * instant and the target pays for one.
  */
-static int make_one(Batch *b, Target *target, const CloneSpec *spec, EngineResult *ret, CloneError *error)
+static int make_one(Batch *b, Target *target, const CloneSpec *spec, bool stopped, EngineResult *ret, CloneError *error)
 {
         bool first = b->n == 0;
-        bool stopped = spec->stopped || spec->count > 1;
         struct remfork_times times = {};
         int pidfd = -EBADF;
         struct remfork_args args = {
@@ -142,26 +153,45 @@ static int make_one(Batch *b, Target *target, const CloneSpec *spec, EngineResul
         return 0;
 }
 
+/*
+ * remfork(2) judges this process's right, not the requester's, and waits while the target may call execve(). So what is
+ * judged is the clone itself, which has not run yet and is what the target was at that instant.
+ */
+static int judge_clone(const Batch *b, const EngineHandler *handler, CloneError *error)
+{
+        g_autoptr(Target) clone = NULL;
+        int r;
+
+        r = target_new_from_pidfd(&clone, b->pidfds[0], error);
+        return r < 0 ? r : handler->judge(clone, handler->userdata, error);
+}
+
 static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandler *handler, EngineResult *ret, CloneError *error)
 {
         g_autofree Batch *b = g_new0(Batch, 1);
+        /* One clone that needs no judging is let run at once: a program that handles SIGCONT would notice the hold. */
+        bool hold = spec->stopped || spec->count > 1 || handler->judge;
         int r;
 
         *ret = (EngineResult){};
         r = check_threads(target, error);
-        if (r >= 0 && handler->judge)
-                r = handler->judge(target, handler->userdata, error);
-        while (r >= 0 && b->n < spec->count)
-                r = make_one(b, target, spec, ret, error);
+        while (r >= 0 && b->n < spec->count) {
+                r = make_one(b, target, spec, hold, ret, error);
+                if (r >= 0 && b->n == 1 && handler->judge)
+                        r = judge_clone(b, handler, error);
+        }
         if (r >= 0 && handler->held)
                 r = handler->held(b->pids, b->pidfds, b->n, handler->userdata, error);
 
         if (r < 0)
                 batch_kill(b);
         else {
-                for (size_t i = 0; spec->count > 1 && !spec->stopped && i < b->n; i++)
+                for (size_t i = 0; hold && !spec->stopped && i < b->n; i++)
                         (void) syscall(SYS_pidfd_send_signal, b->pidfds[i], SIGCONT, NULL, 0); /* ESRCH: killed meanwhile */
-                n_watched = spec->parent == CLONE_PARENT_DAEMON ? b->n : 0;
+                if (spec->parent == CLONE_PARENT_DAEMON) {
+                        watched = g_array_new(FALSE, FALSE, sizeof(pid_t));
+                        g_array_append_vals(watched, b->pids, (guint) b->n);
+                }
         }
 
         batch_clear(b);
@@ -170,13 +200,13 @@ static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandl
 
 static int kernel_watch(const EngineHandler *handler, CloneError *error)
 {
-        while (n_watched > 0) {
+        while (watched && watched->len > 0) {
                 siginfo_t info = {};
 
                 if (RETRY_EINTR(waitid(P_ALL, 0, &info, WEXITED)) < 0)
                         return clone_error_set(error, CLONE_ERROR_FAILED, errno, "The clones cannot be watched: %s", g_strerror(errno));
-                n_watched--;
-                handler->exited(info.si_pid, info.si_code, info.si_status, handler->userdata);
+                if (unwatch(info.si_pid))
+                        handler->exited(info.si_pid, info.si_code, info.si_status, handler->userdata);
         }
 
         return 0;

@@ -12,8 +12,20 @@
 #include "daemon/engine/ptrace-clones.h"
 #include "daemon/util.h"
 
-/* How many clones this process still watches; it serves one request. */
-static size_t n_watched;
+/* The clones that this process still watches; it serves one request. */
+static GArray *watched;
+
+/* False for a child that a clone made with CLONE_PTRACE: it is traced too, and none of ours. */
+static bool unwatch(pid_t pid)
+{
+        for (guint k = 0; k < watched->len; k++)
+                if (g_array_index(watched, pid_t, k) == pid) {
+                        g_array_remove_index_fast(watched, k);
+                        return true;
+                }
+
+        return false;
+}
 
 void clones_init(Clones *c, const Instant *instant, const EngineHandler *handler, pid_t target)
 {
@@ -33,6 +45,8 @@ void clones_clear(Clones *c)
 
 static int clone_error(const Clones *c, int r, const char *what, CloneError *error)
 {
+        if (r == -ECHILD)
+                return clone_error_set(error, CLONE_ERROR_NO_SUCH_PROCESS, ESRCH, "Process %d ended while it was being cloned", (int) c->target);
         if (r == -ESRCH)
                 return clone_error_set(error, CLONE_ERROR_FAILED, ESRCH, "The clone of process %d was killed before it was complete",
                                 (int) c->target);
@@ -216,7 +230,10 @@ int clones_release(Clones *c, bool watch, bool stopped, CloneError *error)
                         return clone_error(c, r, "it cannot be let go", error);
         }
 
-        n_watched = watch ? c->n : 0;
+        if (watch) {
+                watched = g_array_new(FALSE, FALSE, sizeof(pid_t));
+                g_array_append_vals(watched, c->pids, (guint) c->n);
+        }
         return 0;
 }
 
@@ -228,7 +245,7 @@ void clones_kill(Clones *c)
 
 int clones_watch(const EngineHandler *handler, CloneError *error)
 {
-        while (n_watched > 0) {
+        while (watched && watched->len > 0) {
                 int status;
                 pid_t pid = RETRY_EINTR(waitpid(-1, &status, __WALL));
 
@@ -236,13 +253,16 @@ int clones_watch(const EngineHandler *handler, CloneError *error)
                         return clone_error_set(error, CLONE_ERROR_FAILED, errno, "The clones cannot be watched: %s", g_strerror(errno));
 
                 if (WIFEXITED(status) || WIFSIGNALED(status)) {
-                        n_watched--;
+                        if (!unwatch(pid))
+                                continue;
                         handler->exited(pid, WIFEXITED(status) ? CLD_EXITED : WCOREDUMP(status) ? CLD_DUMPED : CLD_KILLED,
                                         WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), handler->userdata);
                 } else if (status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(status) != SIGTRAP)
                         (void) ptrace(PTRACE_LISTEN, pid, 0, 0); /* ESRCH here and below: killed, the next wait tells */
-                else
+                else {
+                        tracee_hide_eintr(&(Tracee){.pid = pid});
                         (void) ptrace(PTRACE_CONT, pid, 0, (unsigned long) (status >> 16 == 0 ? WSTOPSIG(status) : 0));
+                }
         }
 
         return 0;

@@ -51,6 +51,11 @@ static int all_allow(const Instant *i, const Tracee *t)
 
 int ptrace_pass_seccomp(const Instant *i, Tracee *t, int seccomp_mode, CloneError *error)
 {
+        /* A filter that came since the mode was read: EINVAL says that there is none, EACCES that CAP_SYS_ADMIN is missing. */
+        if (seccomp_mode == 0 && (ptrace(PTRACE_SECCOMP_GET_FILTER, t->pid, 0UL, NULL) >= 0 || (errno != EINVAL && errno != EACCES)))
+                return clone_error_set(error, CLONE_ERROR_CHANGED, 0, "Process %d came under seccomp while it was about to be cloned",
+                                (int) t->pid);
+
         if (seccomp_mode == 0 || (seccomp_mode == 2 && all_allow(i, t)))
                 return 0;
 

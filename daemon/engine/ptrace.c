@@ -273,8 +273,10 @@ static int run_to_entry(Job *j, CloneError *error)
                         break;
                 if (kind == STOP_EXITED)
                         return vanished(j, error);
-                if (kind != STOP_SYSCALL)
+                if (kind != STOP_SYSCALL) {
+                        tracee_hide_eintr(&j->tracee);
                         continue;
+                }
 
                 r = tracee_get_regs(&j->tracee, &regs);
                 if (r < 0)
@@ -304,6 +306,10 @@ static int check_stopped(Job *j, CloneError *error)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d runs 32-bit code, 64-bit code was expected",
                                 (int) target_pid(j->target));
 
+        if (tracee_has_dispatch(&j->tracee))
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
+                                "Process %d dispatches its system calls to itself (PR_SET_SYSCALL_USER_DISPATCH), which a clone cannot inherit",
+                                (int) target_pid(j->target));
         if (tracee_has_tiles(&j->tracee))
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                                 "Process %d has AMX tile data, which a clone would lose; ask again when it has released its tiles",
@@ -341,6 +347,9 @@ static int clone_stopped(Job *j, CloneError *error)
         long pid;
         int r;
 
+        if (j->handler->stopped)
+                j->handler->stopped(j->handler->userdata);
+
         j->instant.at_entry = j->spec->trigger == CLONE_TRIGGER_SYSCALL;
         r = instant_take(&j->instant, &j->tracee);
         if (r < 0)
@@ -373,12 +382,8 @@ static void release(Job *j)
         j->traced = false;
         if (j->altered)
                 (void) instant_restore(&j->instant, &j->tracee); /* where it fails the target is gone, or restores itself */
-        else {
-                struct user_regs_struct regs;
-
-                if (tracee_get_regs(&j->tracee, &regs) >= 0 && !tracee_at_entry(&j->tracee) && arch_hide_spurious_eintr(&regs))
-                        (void) tracee_set_regs(&j->tracee, &regs);
-        }
+        else if (!tracee_at_entry(&j->tracee))
+                tracee_hide_eintr(&j->tracee);
         if (j->written)
                 (void) instant_erase(&j->instant, &j->tracee);
         (void) tracee_detach(&j->tracee, 0); /* ESRCH: not stopped yet; the kernel does it when this process ends */

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "daemon/engine/arch.h"
 #include "daemon/engine/tracee.h"
 #include "daemon/util.h"
 
@@ -135,6 +136,7 @@ int tracee_wait(Tracee *t, int resume, bool listen, uint64_t timeout_usec, StopK
                         *ret = STOP_SYSCALL;
                         return 0;
                 } else {
+                        tracee_hide_eintr(t);
                         t->executed |= EVENT_OF(status) == PTRACE_EVENT_EXEC;
                         r = tracee_resume(t, resume, EVENT_OF(status) == 0 ? WSTOPSIG(status) : 0);
                 }
@@ -161,6 +163,25 @@ int tracee_set_regs(const Tracee *t, const struct user_regs_struct *regs)
         struct iovec iov = {.iov_base = &copy, .iov_len = sizeof(copy)};
 
         return (int) trace(PTRACE_SETREGSET, t->pid, NT_PRSTATUS, (unsigned long) &iov);
+}
+
+void tracee_hide_eintr(const Tracee *t)
+{
+        struct user_regs_struct regs;
+
+        if (tracee_get_regs(t, &regs) >= 0 && !arch_is_compat(&regs) && arch_hide_spurious_eintr(&regs))
+                (void) tracee_set_regs(t, &regs);
+}
+
+#define GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211 /* include/uapi/linux/ptrace.h of Linux 6.4 */
+
+bool tracee_has_dispatch(const Tracee *t)
+{
+        struct {
+                uint64_t mode, selector, offset, len;
+        } config = {};
+
+        return trace(GET_SYSCALL_USER_DISPATCH_CONFIG, t->pid, sizeof(config), (unsigned long) &config) >= 0 && config.mode != 0;
 }
 
 #define XSTATE_HEADER 512U /* the XSAVE header follows the legacy area; its first word has a bit for each component in use */

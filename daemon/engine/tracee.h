@@ -54,6 +54,18 @@ int tracee_detach(const Tracee *t, int signal);
 int tracee_get_regs(const Tracee *t, struct user_regs_struct *ret);
 int tracee_set_regs(const Tracee *t, const struct user_regs_struct *regs);
 
+/*
+ * A stop that is passed over must not end a call with an EINTR that no handler caused: arch_hide_spurious_eintr() on the
+ * registers, at a signal's or an event's stop. A tracee that cannot be reached is left for the next wait to tell.
+ */
+void tracee_hide_eintr(const Tracee *t);
+
+/*
+ * True where Syscall User Dispatch is on (prctl(2)): a call from code that is not the program's own would be a signal.
+ * PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, Linux 6.4; before that it cannot be seen.
+ */
+bool tracee_has_dispatch(const Tracee *t);
+
 /* True where the task has AMX tile data, which clone(2) does not copy (arch/x86/kernel/fpu/core.c: fpu_clone()). */
 bool tracee_has_tiles(const Tracee *t);
 

@@ -59,6 +59,7 @@ static int fake_clone(Target *target, const CloneSpec *spec, const EngineHandler
                         pause();
         }
 
+        h->stopped(h->userdata);
         r = h->judge(target, h->userdata, error);
         if (r < 0)
                 return r;
