@@ -8,22 +8,8 @@
 
 #include "daemon/engine/engine.h"
 #include "daemon/engine/remfork.h"
+#include "daemon/engine/watched.h"
 #include "daemon/util.h"
-
-/* Clones of parent "daemon" that still live; this process serves one request. */
-static GArray *watched;
-
-/* False for a sibling that a clone made of itself (CLONE_PARENT). */
-static bool unwatch(pid_t pid)
-{
-        for (guint k = 0; k < watched->len; k++)
-                if (g_array_index(watched, pid_t, k) == pid) {
-                        g_array_remove_index_fast(watched, k);
-                        return true;
-                }
-
-        return false;
-}
 
 static long remfork(int pidfd, struct remfork_args *args)
 {
@@ -188,10 +174,8 @@ static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandl
         else {
                 for (size_t i = 0; hold && !spec->stopped && i < b->n; i++)
                         (void) syscall(SYS_pidfd_send_signal, b->pidfds[i], SIGCONT, NULL, 0); /* ESRCH: killed meanwhile */
-                if (spec->parent == CLONE_PARENT_DAEMON) {
-                        watched = g_array_new(FALSE, FALSE, sizeof(pid_t));
-                        g_array_append_vals(watched, b->pids, (guint) b->n);
-                }
+                if (spec->parent == CLONE_PARENT_DAEMON)
+                        watched_set(b->pids, b->n);
         }
 
         batch_clear(b);
@@ -200,12 +184,12 @@ static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandl
 
 static int kernel_watch(const EngineHandler *handler, CloneError *error)
 {
-        while (watched && watched->len > 0) {
+        while (watched_any()) {
                 siginfo_t info = {};
 
                 if (RETRY_EINTR(waitid(P_ALL, 0, &info, WEXITED)) < 0)
                         return clone_error_set(error, CLONE_ERROR_FAILED, errno, "The clones cannot be watched: %s", g_strerror(errno));
-                if (unwatch(info.si_pid))
+                if (watched_remove(info.si_pid))
                         handler->exited(info.si_pid, info.si_code, info.si_status, handler->userdata);
         }
 

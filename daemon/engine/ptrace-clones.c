@@ -10,22 +10,8 @@
 
 #include "daemon/engine/memory.h"
 #include "daemon/engine/ptrace-clones.h"
+#include "daemon/engine/watched.h"
 #include "daemon/util.h"
-
-/* The clones that this process still watches; it serves one request. */
-static GArray *watched;
-
-/* False for a child that a clone made with CLONE_PTRACE: it is traced too, and none of ours. */
-static bool unwatch(pid_t pid)
-{
-        for (guint k = 0; k < watched->len; k++)
-                if (g_array_index(watched, pid_t, k) == pid) {
-                        g_array_remove_index_fast(watched, k);
-                        return true;
-                }
-
-        return false;
-}
 
 void clones_init(Clones *c, const Instant *instant, const EngineHandler *handler, pid_t target)
 {
@@ -230,10 +216,8 @@ int clones_release(Clones *c, bool watch, bool stopped, CloneError *error)
                         return clone_error(c, r, "it cannot be let go", error);
         }
 
-        if (watch) {
-                watched = g_array_new(FALSE, FALSE, sizeof(pid_t));
-                g_array_append_vals(watched, c->pids, (guint) c->n);
-        }
+        if (watch)
+                watched_set(c->pids, c->n);
         return 0;
 }
 
@@ -245,7 +229,7 @@ void clones_kill(Clones *c)
 
 int clones_watch(const EngineHandler *handler, CloneError *error)
 {
-        while (watched && watched->len > 0) {
+        while (watched_any()) {
                 int status;
                 pid_t pid = RETRY_EINTR(waitpid(-1, &status, __WALL));
 
@@ -253,7 +237,7 @@ int clones_watch(const EngineHandler *handler, CloneError *error)
                         return clone_error_set(error, CLONE_ERROR_FAILED, errno, "The clones cannot be watched: %s", g_strerror(errno));
 
                 if (WIFEXITED(status) || WIFSIGNALED(status)) {
-                        if (!unwatch(pid))
+                        if (!watched_remove(pid))
                                 continue;
                         handler->exited(pid, WIFEXITED(status) ? CLD_EXITED : WCOREDUMP(status) ? CLD_DUMPED : CLD_KILLED,
                                         WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), handler->userdata);
