@@ -10,9 +10,11 @@ build=${REMFORK_BUILDDIR:-$top/build}
 export REMFORK_BUILDDIR=$build
 
 packages_build='autoconf autoconf-archive automake gcc libc6-dev libcap-dev libglib2.0-bin libglib2.0-dev libjson-glib-dev
-libsmartcols-dev libsystemd-dev make pkgconf xz-utils'
+libsmartcols-dev libsystemd-dev make pkgconf scdoc xz-utils'
 packages_run='dbus dbus-daemon polkitd procps python3-minimal systemd util-linux'
-packages_test='dash gcc-multilib nginx-light perl python3 redis-server socat sqlite3 vim-tiny'
+packages_bench='criu gdb gnuplot-nox'
+packages_proof='bc bison cpio debhelper dh-apparmor dpkg-dev fakeroot flex kmod libelf-dev libssl-dev lintian rsync stress-ng'
+packages_test='clang dash gcc-multilib gdb nginx-light perl python3 redis-server socat spin sqlite3 vim-tiny zstd'
 
 usage() {
         cat <<'END'
@@ -22,7 +24,10 @@ Usage: sudo ./setup.sh COMMAND
   build    install what is needed and build, into ./build (or $REMFORK_BUILDDIR)
   install  build and install remfork on this machine
   check    build and run every test, also those that need virtual machines
-  bench    build and run the measurements
+  bench    build and run the measurements: on this machine, and the thesis's tables in virtual machines
+  proof    what takes hours: 100,000 rounds of each race, 10,000 kills at random instants, every kernel selftest; a page of
+           figures, each with its command
+  fuzz     fuzz each parser for 10 minutes; what breaks one is kept, and how to see it again is printed
   vm       build and give a shell in a virtual machine with the patched kernel
   help     show this text
 
@@ -126,6 +131,7 @@ do_install() {
         systemd-sysusers remfork.conf || fail "the user remfork could not be created."
         if [ -d /run/systemd/system ]; then
                 systemctl daemon-reload
+                journalctl --update-catalog
                 systemctl reload dbus.service
                 systemctl try-restart remforkd.service
                 step 'Done. Try: sleep 1000 & remforkctl clone $!'
@@ -160,11 +166,39 @@ do_check() {
 }
 
 do_bench() {
+        local status=0
+
+        # shellcheck disable=SC2046,SC2086
+        install_packages $packages_build $packages_run $packages_test $packages_bench $(test_packages)
+        do_build
+        [ "$(id -u)" = 0 ] || fail "the measurements clone processes of root: run \"sudo ./setup.sh bench\"."
+        step "Building the tests"
+        as_owner make --silent -C "$build" -j "$(nproc)" check TESTS= >&2 || fail "the tests could not be built."
+        mkdir -p "$build/bench"
+        step "Measuring on this machine, the ptrace engine and the bus: a minute or two"
+        "$top/tests/bench/run" --json="$build/bench/here.json" || status=$?
+        step "Measuring in virtual machines, the thesis's tables: a quarter of an hour, and more where a kernel must be built first"
+        "$top/tests/bench/evaluate" || status=$?
+        exit "$status"
+}
+
+do_proof() {
+        # shellcheck disable=SC2046,SC2086
+        install_packages $packages_build $packages_run $packages_test $packages_bench $packages_proof $(test_packages)
+        do_build
+        [ "$(id -u)" = 0 ] || fail "the tests start daemons with capabilities: run \"sudo ./setup.sh proof\"."
+        step "Building the tests"
+        as_owner make --silent -C "$build" -j "$(nproc)" check TESTS= >&2 || fail "the tests could not be built."
+        step "Proving: many hours without hardware virtualisation; \"tests/proof --help\" tells how to have less"
+        exec "$top/tests/proof"
+}
+
+do_fuzz() {
         # shellcheck disable=SC2046,SC2086
         install_packages $packages_build $packages_run $packages_test $(test_packages)
         do_build
-        [ -x "$top/tests/bench/run" ] || fail "this version has no measurements: tests/bench/run is not there."
-        exec "$top/tests/bench/run"
+        step "Fuzzing: 10 minutes for each target, $(nproc) at a time"
+        exec "$top/tests/fuzz/test-live" --seconds=600 --jobs="$(nproc)"
 }
 
 do_vm() {
@@ -179,7 +213,7 @@ command=${1:-help}
 [ $# -le 1 ] || fail "one command is expected, there are $#: $*"
 cd "$top"
 case $command in
-demo | build | install | check | bench | vm)
+demo | build | install | check | bench | fuzz | proof | vm)
         check_machine
         "do_$command"
         ;;

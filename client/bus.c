@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "client/agent.h"
 #include "client/bus.h"
+
+#define PROGRESS_USEC (G_USEC_PER_SEC / 2)
 
 #define INTERACTIVE_REQUIRED "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 
@@ -37,6 +40,8 @@ static const struct {
         {"org.freedesktop.systemd1.", CLIENT_NO_DAEMON, "see \"systemctl status remforkd\""},
 };
 
+char *bus_host, *bus_machine;
+
 static ClientExit bus_error(const sd_bus_error *error, int r)
 {
         const char *text = error->message && *error->message ? error->message : g_strerror(-r);
@@ -63,10 +68,42 @@ ClientExit bus_message_error(int r)
                             g_strerror(-r));
 }
 
+bool bus_is_remote(void)
+{
+        return bus_host || bus_machine;
+}
+
+const char *bus_where(void)
+{
+        return bus_host ?: bus_machine ?: "this machine";
+}
+
+static ClientExit open_remote(sd_bus **ret)
+{
+        int r;
+
+        if (bus_host && bus_machine)
+                return client_error(CLIENT_USAGE, "--host= and --machine= contradict each other");
+
+        r = bus_host ? sd_bus_open_system_remote(ret, bus_host) : sd_bus_open_system_machine(ret, bus_machine);
+        if (r >= 0) /* what a host or container has to say against it comes only now */
+                r = sd_bus_get_unique_name(*ret, &(const char *){NULL});
+        if (r < 0) {
+                *ret = sd_bus_close_unref(*ret);
+                return client_error(r == -EINVAL ? CLIENT_USAGE : CLIENT_NO_DAEMON, "the system bus of %s cannot be reached (%s); %s", bus_where(),
+                                    g_strerror(-r), bus_host ? "does \"ssh\" reach it, and is systemd there?" : "\"machinectl list\" shows the containers");
+        }
+        return CLIENT_OK;
+}
+
 ClientExit bus_open(sd_bus **ret)
 {
-        int r = sd_bus_open_system(ret);
+        int r;
 
+        *ret = NULL;
+        if (bus_is_remote())
+                return open_remote(ret);
+        r = sd_bus_open_system(ret);
         if (r < 0)
                 return client_error(CLIENT_NO_DAEMON, "the system bus cannot be reached (%s); is dbus running?", g_strerror(-r));
         return CLIENT_OK;
@@ -106,6 +143,62 @@ static int copy_call(sd_bus *bus, sd_bus_message *message, sd_bus_message **ret)
         return 0;
 }
 
+static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+        *(sd_bus_message **) userdata = sd_bus_message_ref(m);
+        return 0;
+}
+
+/* Until *@reply is there. */
+static int wait_for_reply(sd_bus *bus, sd_bus_message *const *reply)
+{
+        gint64 begun = g_get_monotonic_time();
+        bool shown = false;
+        int r = 0;
+
+        while (!*reply && r >= 0) {
+                gint64 passed = g_get_monotonic_time() - begun;
+
+                if (passed >= PROGRESS_USEC) {
+                        fprintf(stderr, "\r\033[Kremforkd is at it, %" G_GINT64_FORMAT " s; ^C gives up", passed / G_USEC_PER_SEC);
+                        shown = true;
+                }
+                r = sd_bus_process(bus, NULL);
+                if (r == 0)
+                        r = sd_bus_wait(bus, PROGRESS_USEC);
+                if (r == -EINTR)
+                        r = 0;
+        }
+        if (shown)
+                fputs("\r\033[K", stderr);
+        return r;
+}
+
+/* As sd_bus_call(), for as long as it takes; on a terminal it says that it takes long. */
+static int call_and_wait(sd_bus *bus, sd_bus_message *message, sd_bus_error *error, sd_bus_message **ret)
+{
+        g_autoptr(sd_bus_message) reply = NULL;
+        sd_bus_slot *slot = NULL;
+        int r;
+
+        if (!isatty(STDERR_FILENO))
+                return sd_bus_call(bus, message, UINT64_MAX, error, ret);
+
+        r = sd_bus_call_async(bus, &slot, message, on_reply, &reply, UINT64_MAX);
+        if (r >= 0)
+                r = wait_for_reply(bus, &reply);
+        sd_bus_slot_unref(slot);
+        if (r < 0)
+                return r;
+        if (sd_bus_message_is_method_error(reply, NULL)) {
+                (void) sd_bus_error_copy(error, sd_bus_message_get_error(reply)); /* returns what it means, as the next line does */
+                return -sd_bus_message_get_errno(reply);
+        }
+        if (ret)
+                *ret = g_steal_pointer(&reply);
+        return 0;
+}
+
 ClientExit bus_call(sd_bus *bus, sd_bus_message *message, bool ask, sd_bus_message **ret)
 {
         g_autoptr(sd_bus_message) again = NULL;
@@ -117,8 +210,8 @@ ClientExit bus_call(sd_bus *bus, sd_bus_message *message, bool ask, sd_bus_messa
          * First without polkit being allowed to ask, because mostly it need not, and an agent takes longer to start than
          * the clone takes to be made.
          */
-        r = sd_bus_call(bus, message, UINT64_MAX, &error, ret);
-        if (r < 0 && ask && geteuid() != 0 && sd_bus_error_has_name(&error, INTERACTIVE_REQUIRED)) {
+        r = call_and_wait(bus, message, &error, ret);
+        if (r < 0 && ask && !bus_is_remote() && geteuid() != 0 && sd_bus_error_has_name(&error, INTERACTIVE_REQUIRED)) {
                 r = copy_call(bus, message, &again);
                 if (r < 0)
                         status = bus_message_error(r);

@@ -11,6 +11,7 @@ ClientExit verb_cancel(int argc, char **argv)
         g_autoptr(sd_bus_message) m = NULL;
         gboolean no_ask_password = FALSE;
         const GOptionEntry entries[] = {
+                REMOTE_OPTIONS,
                 {"no-ask-password", 0, 0, G_OPTION_ARG_NONE, &no_ask_password, "Do not ask for a password", NULL},
                 {},
         };

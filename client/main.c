@@ -16,8 +16,13 @@ static const struct {
         ClientExit (*run)(int argc, char **argv);
 } verb_table[] = {
         {"clone", "PID", "Clone a running process and print the PID of the clone", verb_clone},
+        {"core", "PID", "Write a core file of a running process, which goes on", verb_core},
+        {"debug", "PID", "Open gdb on a stopped clone of a running process", verb_debug},
         {"status", "", "Show the daemon's engine, version, queue and limits", verb_status},
-        {"list", "", "List the requests that wait and run", verb_list},
+        {"list", "", "List the requests that wait and run, and the clones that are alive", verb_list},
+        {"show", "PID", "Show what is known of a clone", verb_show},
+        {"kill", "PID", "Send a signal to a clone", verb_kill},
+        {"wait", "PID", "Wait until a clone ends, and pass its exit status on", verb_wait},
         {"cancel", "ID", "Cancel a request", verb_cancel},
         {"monitor", "", "Print each request and each clone as it happens", verb_monitor},
 };
@@ -98,9 +103,10 @@ ClientExit verb_parse(int argc, char **argv, const GOptionEntry *entries, const 
                 memmove(argv + 1, argv + 2, (size_t) (left - 1) * sizeof(char *));
                 left--;
         }
-        if (left - 1 != n_arguments)
+        argv[left] = NULL; /* what was there before the options were taken out is no argument */
+        if (n_arguments < 0 ? left - 1 > -n_arguments : left - 1 != n_arguments)
                 return client_error(CLIENT_USAGE, "%d argument%s expected, there %s %d; \"%s --help\" shows the usage",
-                                    n_arguments, n_arguments == 1 ? " is" : "s are", left - 1 == 1 ? "is" : "are", left - 1, name);
+                                    abs(n_arguments), abs(n_arguments) == 1 ? " is" : "s are", left - 1 == 1 ? "is" : "are", left - 1, name);
 
         return ret_json ? parse_json(json, ret_json) : CLIENT_OK;
 }

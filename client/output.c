@@ -21,7 +21,7 @@ char *output_escape(const char *text)
                         g_string_append_printf(s, "\\x%02x", (unsigned char) *text);
                 else {
                         length = (gsize) (g_utf8_next_char(text) - text);
-                        if (g_unichar_isprint(c))
+                        if (g_unichar_isprint(c) && c != 0x2028 && c != 0x2029) /* which begin a new line */
                                 g_string_append_len(s, text, (gssize) length);
                         else
                                 for (gsize i = 0; i < length; i++)

@@ -4,9 +4,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/bus.h"
 #include "client/output.h"
+#include "client/table.h"
 
 /* What is shown, in this order; the words on the left are also what scripts may look for. */
 static const struct {
@@ -75,23 +77,43 @@ static int read_values(sd_bus_message *m, Value values[static G_N_ELEMENTS(prope
         return r;
 }
 
-static void print_text(const Value values[static G_N_ELEMENTS(property_table)])
+static char *to_text(size_t i, const Value *v)
 {
-        for (size_t i = 0; i < G_N_ELEMENTS(property_table); i++) {
-                g_autofree char *text = NULL;
+        if (property_table[i].type == 's')
+                return output_escape(v->text);
+        if (property_table[i].limit && property_table[i].type == 't')
+                return output_usec(v->number);
+        if (property_table[i].limit && v->number == 0)
+                return g_strdup("no limit");
+        return g_strdup_printf("%" PRIu64, v->number);
+}
+
+/* On a terminal one below the other, as systemctl has it; elsewhere each with one blank, which is easy to cut. */
+static ClientExit print_text(const Value values[static G_N_ELEMENTS(property_table)])
+{
+        static const TableColumn columns[] = {{.title = "", .right = true}, {.title = "", .mood = true}};
+        bool terminal = isatty(STDOUT_FILENO), failed = false;
+        struct libscols_table *table = NULL;
+
+        if (terminal) {
+                table_no_legend = TRUE; /* the words on the left are headings enough */
+                table = table_new(columns, G_N_ELEMENTS(columns));
+                failed = !table;
+        }
+
+        for (size_t i = 0; i < G_N_ELEMENTS(property_table) && !failed; i++) {
+                g_autofree char *text = NULL, *label = g_strdup_printf("%s:", property_table[i].label);
 
                 if (!values[i].known)
                         continue;
-                if (property_table[i].type == 's')
-                        text = output_escape(values[i].text);
-                else if (property_table[i].limit && property_table[i].type == 't')
-                        text = output_usec(values[i].number);
-                else if (property_table[i].limit && values[i].number == 0)
-                        text = g_strdup("no limit");
+                text = to_text(i, &values[i]);
+                if (terminal)
+                        failed = !table_add(table, (const char *[]){label, text}, columns, G_N_ELEMENTS(columns),
+                                            i > 0 ? TABLE_PLAIN : *text ? TABLE_GOOD : TABLE_BAD); /* the engine */
                 else
-                        text = g_strdup_printf("%" PRIu64, values[i].number);
-                printf("%s: %s\n", property_table[i].label, text);
+                        printf("%s %s\n", label, text);
         }
+        return terminal ? table_finish(table, failed) : CLIENT_OK;
 }
 
 static JsonNode *to_json(const Value values[static G_N_ELEMENTS(property_table)])
@@ -117,11 +139,12 @@ ClientExit verb_status(int argc, char **argv)
         Value values[G_N_ELEMENTS(property_table)] = {};
         g_autoptr(sd_bus) bus = NULL;
         g_autoptr(sd_bus_message) m = NULL, reply = NULL;
+        const GOptionEntry entries[] = {REMOTE_OPTIONS, {}};
         ClientExit status;
         JsonMode json;
         int r;
 
-        status = verb_parse(argc, argv, NULL, NULL, "Shows the daemon's engine and version, its queue, and the limits in force.", 0,
+        status = verb_parse(argc, argv, entries, NULL, "Shows the daemon's engine and version, its queue, and the limits in force.", 0,
                             &json);
         if (status == CLIENT_OK)
                 status = bus_open(&bus);
@@ -140,8 +163,7 @@ ClientExit verb_status(int argc, char **argv)
                 return bus_message_error(r);
 
         if (json == JSON_OFF)
-                print_text(values);
-        else
-                output_json(to_json(values), json);
+                return print_text(values);
+        output_json(to_json(values), json);
         return CLIENT_OK;
 }

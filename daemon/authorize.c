@@ -15,6 +15,7 @@ static const char *const action_table[_AUTHORIZE_CLASS_MAX] = {
         [AUTHORIZE_OWN_PROCESS] = "org.remfork.clone.own-process",
         [AUTHORIZE_ANY_PROCESS] = "org.remfork.clone.any-process",
         [AUTHORIZE_MANAGE_REQUESTS] = "org.remfork.clone.manage-requests",
+        [AUTHORIZE_MANAGE_UNITS] = "org.remfork.clone.manage-units",
 };
 
 const char *authorize_action(AuthorizeClass class)

@@ -14,6 +14,7 @@
 
 /* The requester, as far as it can be relied upon. */
 typedef struct Requester {
+        pid_t pid;                   /* its process, 0 where unknown; for who means itself, not for rights: it may be another's by now */
         uid_t uid;                   /* from the bus: the effective user when it connected */
         gid_t gid;                   /* real group */
         uint64_t permitted;          /* capabilities; see requester_fill() */
@@ -32,6 +33,7 @@ typedef enum AuthorizeClass {
         AUTHORIZE_OWN_PROCESS,
         AUTHORIZE_ANY_PROCESS,
         AUTHORIZE_MANAGE_REQUESTS,
+        AUTHORIZE_MANAGE_UNITS, /* asked in addition, where the clones are to be in a scope */
         _AUTHORIZE_CLASS_MAX,
 } AuthorizeClass;
 

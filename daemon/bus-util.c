@@ -9,8 +9,11 @@
 void bus_reply_error(sd_bus_message *message, const CloneError *error)
 {
         /* CHANGED never leaves the daemon as such, clone_error_name() has AccessDenied for it. */
-        int r = sd_bus_reply_method_errorf(message, clone_error_name(error->code), "%s", error->message);
+        int r;
 
+        r = sd_bus_reply_method_errorf(message, clone_error_name(error->code), "%s", error->message);
+        if (r < 0) /* what is short now may be there a moment later */
+                r = sd_bus_reply_method_errorf(message, clone_error_name(error->code), "%s", error->message);
         if (r < 0)
                 log_warning("A call of %s cannot be answered: %s", sd_bus_message_get_sender(message), g_strerror(-r));
 }

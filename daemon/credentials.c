@@ -30,7 +30,11 @@ bool file_identity_equal(FileIdentity a, FileIdentity b)
         return a.device == b.device && a.inode == b.inode;
 }
 
-/* Reads at most PROC_FILE_MAX bytes of @name and the owner of it as it is once it was opened. */
+/*
+ * Reads at most PROC_FILE_MAX bytes of @name and, unless @ret_owner is NULL, the owner of it as it is once it was opened. For status and
+ * stat, which the kernel makes of one piece (fs/seq_file.c: single_open()): a read that is not full has the end. A target may be
+ * stopped meanwhile, so no call is made that is not needed.
+ */
 static int read_proc_file(int procfd, const char *name, char **ret, uid_t *ret_owner)
 {
         _cleanup_close_ int fd = openat(procfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY);
@@ -43,21 +47,23 @@ static int read_proc_file(int procfd, const char *name, char **ret, uid_t *ret_o
 
         text = g_malloc(PROC_FILE_MAX + 1);
         while (size < PROC_FILE_MAX) {
-                ssize_t n = RETRY_EINTR(read(fd, text + size, PROC_FILE_MAX - size));
+                size_t room = PROC_FILE_MAX - size;
+                ssize_t n = RETRY_EINTR(read(fd, text + size, room));
 
                 if (n < 0)
                         return -errno;
-                if (n == 0)
-                        break;
                 size += (size_t) n;
+                if ((size_t) n < room)
+                        break;
         }
         text[size] = '\0';
 
-        if (fstatat(procfd, name, &st, 0) < 0)
+        if (ret_owner && fstatat(procfd, name, &st, 0) < 0)
                 return errno == ENOENT ? -ESRCH : -errno;
 
         *ret = g_steal_pointer(&text);
-        *ret_owner = st.st_uid;
+        if (ret_owner)
+                *ret_owner = st.st_uid;
         return 0;
 }
 
@@ -133,13 +139,13 @@ int credentials_read(int procfd, FileIdentity own_user_namespace, Credentials *r
 {
         g_autofree char *status = NULL, *stat = NULL;
         Credentials c = {};
-        uid_t owner, ignored;
+        uid_t owner;
         int r;
 
         r = read_proc_file(procfd, "status", &status, &owner);
         if (r < 0)
                 return r;
-        r = read_proc_file(procfd, "stat", &stat, &ignored);
+        r = read_proc_file(procfd, "stat", &stat, NULL);
         if (r < 0)
                 return r;
 
@@ -173,6 +179,42 @@ int target_read_credentials(const Target *t, FileIdentity own_user_namespace, Cr
                 return r;
 
         return target_check_alive(t);
+}
+
+bool label_is_confined(const char *label, size_t size)
+{
+        while (size > 0 && (label[size - 1] == '\0' || label[size - 1] == '\n'))
+                size--;
+
+        /* Whole: "unconfined" also begins SELinux users and AppArmor stacks that are confined. */
+        return size > 0 && (size != strlen("unconfined") || memcmp(label, "unconfined", size) != 0);
+}
+
+bool confinement_read(int procfd)
+{
+        /* Of the module that is shown by default, and of AppArmor's where it is not that one (since Linux 5.8). */
+        static const char *const names[] = {"attr/current", "attr/apparmor/current"};
+
+        for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+                _cleanup_close_ int fd = openat(procfd, names[i], O_RDONLY | O_CLOEXEC | O_NOCTTY);
+                char label[4096]; /* a page is the most that /proc hands out (proc_pid_attr_read() of fs/proc/base.c) */
+                ssize_t n;
+
+                n = fd < 0 ? -1 : RETRY_EINTR(read(fd, label, sizeof(label)));
+                if (n < 0 && errno != ENOENT && errno != EINVAL && errno != EOPNOTSUPP) /* these: there is no such module */
+                        return true;
+                if (n > 0 && label_is_confined(label, (size_t) n))
+                        return true;
+        }
+
+        return false;
+}
+
+bool target_is_confined(const Target *t)
+{
+        bool confined = confinement_read(target_procfd(t));
+
+        return confined || target_check_alive(t) < 0;
 }
 
 bool credentials_equal(const Credentials *a, const Credentials *b)

@@ -47,6 +47,18 @@ int credentials_read(int procfd, FileIdentity own_user_namespace, Credentials *r
 /* credentials_read() of a pinned process: what comes back is never another's. */
 int target_read_credentials(const Target *t, FileIdentity own_user_namespace, Credentials *ret);
 
+/* Whether the label of a security module (AppArmor, SELinux), NULs and a newline behind it not counted, holds whoever has it. */
+bool label_is_confined(const char *label, size_t size);
+
+/*
+ * Whether a security module holds the process whose directory of /proc is @procfd. Where that cannot be told it counts as held,
+ * but for a kernel without such a module.
+ */
+bool confinement_read(int procfd);
+
+/* confinement_read() of a pinned process; one that is gone counts as held. */
+bool target_is_confined(const Target *t);
+
 /* Whether nothing changed that a right to clone was judged by. */
 bool credentials_equal(const Credentials *a, const Credentials *b);
 

@@ -17,6 +17,7 @@ static const struct {
         [CLONE_ERROR_INTERACTIVE] = {"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", EACCES},
         [CLONE_ERROR_LIMITS_EXCEEDED] = {"org.freedesktop.DBus.Error.LimitsExceeded", ENOBUFS},
         [CLONE_ERROR_NO_SUCH_PROCESS] = {"org.remfork.Clone.Error.NoSuchProcess", ESRCH},
+        [CLONE_ERROR_NO_SUCH_REQUEST] = {"org.remfork.Clone.Error.NoSuchRequest", ENOENT},
         [CLONE_ERROR_UNSUPPORTED] = {"org.remfork.Clone.Error.Unsupported", EOPNOTSUPP},
         [CLONE_ERROR_BUSY] = {"org.remfork.Clone.Error.Busy", EBUSY},
         [CLONE_ERROR_TIMEOUT] = {"org.remfork.Clone.Error.Timeout", ETIMEDOUT},

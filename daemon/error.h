@@ -15,6 +15,7 @@ typedef enum CloneErrorCode {
         CLONE_ERROR_INTERACTIVE,     /* org.freedesktop.DBus.Error.InteractiveAuthorizationRequired */
         CLONE_ERROR_LIMITS_EXCEEDED, /* org.freedesktop.DBus.Error.LimitsExceeded */
         CLONE_ERROR_NO_SUCH_PROCESS, /* org.remfork.Clone.Error.NoSuchProcess */
+        CLONE_ERROR_NO_SUCH_REQUEST, /* org.remfork.Clone.Error.NoSuchRequest */
         CLONE_ERROR_UNSUPPORTED,     /* org.remfork.Clone.Error.Unsupported */
         CLONE_ERROR_BUSY,            /* org.remfork.Clone.Error.Busy */
         CLONE_ERROR_TIMEOUT,         /* org.remfork.Clone.Error.Timeout */

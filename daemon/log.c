@@ -12,30 +12,45 @@
 
 #define ESCAPED_CHARACTERS_MAX 64
 
-static gboolean to_journal = FALSE;
-static gboolean debug_wanted = FALSE;
+static LogTarget target = LOG_TARGET_CONSOLE;
+static int level = LOG_INFO;
 
 void log_init(void)
 {
-        to_journal = !isatty(STDERR_FILENO) && g_getenv("JOURNAL_STREAM") &&
-                     access("/run/systemd/journal/socket", W_OK) == 0;
+        if (!isatty(STDERR_FILENO) && g_getenv("JOURNAL_STREAM") && access("/run/systemd/journal/socket", W_OK) == 0)
+                target = LOG_TARGET_JOURNAL;
 }
 
-void log_set_debug(gboolean debug)
+void log_set_level(int most)
 {
-        debug_wanted = debug;
+        level = most;
+}
+
+int log_get_level(void)
+{
+        return level;
+}
+
+void log_set_target(LogTarget t)
+{
+        target = t;
+}
+
+LogTarget log_get_target(void)
+{
+        return target;
 }
 
 static void send_to_journal(int priority, const char *event, pid_t pid, const char *text)
 {
-        g_autofree char *message = g_strdup_printf("MESSAGE=%s", text), *level = g_strdup_printf("PRIORITY=%d", priority),
+        g_autofree char *message = g_strdup_printf("MESSAGE=%s", text), *number = g_strdup_printf("PRIORITY=%d", priority),
                         *id = event ? g_strdup_printf("MESSAGE_ID=%s", event) : NULL,
                         *object = pid > 0 ? g_strdup_printf("OBJECT_PID=%d", (int) pid) : NULL;
         struct iovec fields[4];
         int n = 0;
 
         fields[n++] = (struct iovec){message, strlen(message)};
-        fields[n++] = (struct iovec){level, strlen(level)};
+        fields[n++] = (struct iovec){number, strlen(number)};
         if (id)
                 fields[n++] = (struct iovec){id, strlen(id)};
         if (object)
@@ -49,14 +64,14 @@ void log_event(int priority, const char *event, pid_t pid, const char *format, .
         g_autofree char *text = NULL;
         va_list ap;
 
-        if (priority == LOG_DEBUG && !debug_wanted)
+        if (priority > level)
                 return;
 
         va_start(ap, format);
         text = g_strdup_vprintf(format, ap);
         va_end(ap);
 
-        if (to_journal)
+        if (target == LOG_TARGET_JOURNAL)
                 send_to_journal(priority, event, pid, text);
         else
                 (void) fprintf(stderr, "%s\n", text);
@@ -81,8 +96,11 @@ char *log_escape(const char *text)
                         continue;
                 }
 
-                /* Format characters are unprintable to GLib, which takes in the ones that turn the writing direction. */
-                if (c == '\\' || c == '"' || c == '\'' || c == '<' || c == '>' || c == '&' || !g_unichar_isprint(c))
+                /*
+                 * Format characters are unprintable to GLib, which takes in the ones that turn the writing direction; what
+                 * separates lines and paragraphs is printable to it.
+                 */
+                if (c == 0x2028 || c == 0x2029 || c == '\\' || c == '"' || c == '\'' || c == '<' || c == '>' || c == '&' || !g_unichar_isprint(c))
                         for (const char *q = p; q < g_utf8_next_char(p); q++)
                                 g_string_append_printf(s, "\\x%02x", (unsigned char) *q);
                 else

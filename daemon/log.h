@@ -29,8 +29,18 @@ void log_event(int priority, const char *event, pid_t pid, const char *format, .
 #define log_warning(...) log_event(LOG_WARNING, NULL, 0, __VA_ARGS__)
 #define log_error(...) log_event(LOG_ERR, NULL, 0, __VA_ARGS__)
 
-/* Debug lines are dropped unless this was called with TRUE. */
-void log_set_debug(gboolean debug);
+/* Lines of a lesser priority than this, of syslog.h, are dropped; LOG_INFO at first. */
+void log_set_level(int most);
+int log_get_level(void);
+
+typedef enum LogTarget {
+        LOG_TARGET_JOURNAL,
+        LOG_TARGET_CONSOLE, /* standard error */
+        _LOG_TARGET_MAX,
+} LogTarget;
+
+void log_set_target(LogTarget target);
+LogTarget log_get_target(void);
 
 /*
  * The name of a process is its own choice: control characters, quotes and what is no UTF-8 come out as \xNN, cut after 64

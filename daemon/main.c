@@ -42,7 +42,7 @@ static int parse_arguments(int argc, char *argv[], ManagerOptions *ret)
                 return 0;
         }
 
-        log_set_debug(debug);
+        log_set_level(debug ? LOG_DEBUG : LOG_INFO);
         *ret = (ManagerOptions){conf_path, bus_address, CLONE_ENGINE_AUTO, no_idle_exit};
         if (engine) {
                 int r = spec_engine_from_string(engine);

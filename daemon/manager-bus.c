@@ -6,14 +6,17 @@
 #include <string.h>
 
 #include "daemon/bus-util.h"
+#include "daemon/log-control.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/refuse.h"
 #include "daemon/request.h"
+#include "daemon/tree.h"
 
 #define WATCHED_MAX 256     /* requests with parent "daemon" whose clones live: each has a worker */
-#define PIDFDS_MAX 253U     /* descriptors in one message: SCM_MAX_FD of include/net/scm.h */
-#define CANCELLATIONS_MAX 64
+#define PIDFDS_MAX 16U      /* dbus-daemon(1): max_message_unix_fds; for one more it would end the daemon's connection */
+#define CANCELLATIONS_PER_USER_MAX 8U
+#define CANCELLATIONS_MAX 256U /* of all users; each waits for polkit */
 
 struct Cancellation {
         Manager *manager;
@@ -57,11 +60,12 @@ static int open_target(sd_bus_message *message, RequestMethod method, Target **r
         return target_new(ret, (pid_t) pid, error);
 }
 
-/* Reads and validates all of a request; nothing is created by it. */
-static int read_arguments(Manager *m, sd_bus_message *message, RequestMethod method, Arguments *ret, CloneError *error)
+/* Reads and validates all of a request; nothing is created by it. On 0 target and spec are the caller's. */
+static int read_arguments(Manager *m, sd_bus_message *message, RequestMethod method, const Peer *peer, Arguments *ret,
+                CloneError *error)
 {
         g_autoptr(Target) target = NULL;
-        CloneSpec spec = CLONE_SPEC_DEFAULT;
+        _cleanup_spec_ CloneSpec spec = CLONE_SPEC_DEFAULT;
         int r;
 
         r = open_target(message, method, &target, error);
@@ -72,6 +76,7 @@ static int read_arguments(Manager *m, sd_bus_message *message, RequestMethod met
                 r = spec_read(message, &spec, error);
                 if (r < 0)
                         return r;
+                spec.notes = true; /* Clone() answers with a PID alone, and as fast as can be */
         }
 
         if (method == REQUEST_METHOD_CLONE_PIDFD && spec.count > PIDFDS_MAX)
@@ -81,12 +86,19 @@ static int read_arguments(Manager *m, sd_bus_message *message, RequestMethod met
                 return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, 0,
                                 "The clones of %u requests with parent \"daemon\" are followed already", m->n_watched);
 
-        r = refuse_target(m, target, &spec, error);
+        r = refuse_own(m, target, error);
+        if (r >= 0 && spec.tree)
+                r = refuse_tree(m, target, peer, method == REQUEST_METHOD_CLONE_PIDFD ? PIDFDS_MAX : TREE_MAX, &spec, error);
+        /* Where nobody has to be asked the engine's own look comes as soon, unless the answer does not wait for it. */
+        if (r >= 0 && (method == REQUEST_METHOD_SUBMIT || !authorize_is_superuser(&peer->requester, &m->host)))
+                r = refuse_target(m, target, &spec, error);
         if (r < 0)
                 return r;
 
         ret->target = g_steal_pointer(&target);
         ret->spec = spec;
+        spec.fds = NULL; /* the caller's now, both */
+        spec.scope = NULL;
         return 0;
 }
 
@@ -99,7 +111,6 @@ static int handle_clone(sd_bus_message *message, Manager *m, RequestMethod metho
         Peer *peer;
         int r;
 
-        m->last_used = now_usec();
         if (m->stopping) {
                 clone_error_set(&error, CLONE_ERROR_CANCELED, 0, "remforkd is shutting down");
                 return reply_error(message, &error);
@@ -111,19 +122,21 @@ static int handle_clone(sd_bus_message *message, Manager *m, RequestMethod metho
         if (r == 0)
                 return 1; /* runs again */
 
-        r = read_arguments(m, message, method, &arguments, &error);
+        r = read_arguments(m, message, method, peer, &arguments, &error);
         if (r < 0)
                 return reply_error(message, &error);
 
         target = arguments.target;
         r = request_new(&request, m, peer, message, method, &arguments.spec, &target, &error);
         if (r < 0) {
+                spec_clear(&arguments.spec);
                 log_event(LOG_NOTICE, LOG_EVENT_LIMIT, 0, "A request of user %" PRIu32 " is refused: %s",
                                 (uint32_t) peer->requester.uid, error.message);
                 return reply_error(message, &error);
         }
 
         request_authorize(request);
+        manager_run_queued(m); /* a turn of the event loop sooner than manager_schedule() */
         return 1;
 }
 
@@ -147,21 +160,13 @@ static int method_submit(sd_bus_message *message, void *userdata, sd_bus_error *
         return handle_clone(message, userdata, REQUEST_METHOD_SUBMIT, method_submit);
 }
 
-static gint compare_ids(const void *a, const void *b)
-{
-        const Request *x = a, *y = b;
-
-        return x->id < y->id ? -1 : x->id > y->id;
-}
-
 static int method_list_requests(sd_bus_message *message, void *userdata, sd_bus_error *e)
 {
         _cleanup_bus_message_ sd_bus_message *reply = NULL;
         Manager *m = userdata;
-        g_autoptr(GList) requests = g_list_sort(g_hash_table_get_values(m->requests), compare_ids);
+        g_autoptr(GList) requests = manager_list_requests(m);
         int r;
 
-        m->last_used = now_usec();
         r = sd_bus_message_new_method_return(message, &reply);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "(tuusso)");
@@ -176,9 +181,44 @@ static int method_list_requests(sd_bus_message *message, void *userdata, sd_bus_
         return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
+static int method_list_clones(sd_bus_message *message, void *userdata, sd_bus_error *e)
+{
+        _cleanup_bus_message_ sd_bus_message *reply = NULL;
+        Manager *m = userdata;
+        g_autoptr(GArray) clones = live_list(m->live);
+        int r;
+
+        r = sd_bus_message_new_method_return(message, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(utuutb)");
+        for (guint i = 0; i < clones->len && r >= 0; i++) {
+                const LiveClone *c = &g_array_index(clones, LiveClone, i);
+
+                r = sd_bus_message_append(reply, "(utuutb)", (uint32_t) c->pid, c->start_time, (uint32_t) c->source, (uint32_t) c->uid,
+                                c->request, (int) c->followed);
+        }
+        if (r >= 0)
+                r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static int no_such_request(CloneError *error, uint64_t id)
 {
-        return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, ENOENT, "There is no request %" PRIu64, id);
+        return clone_error_set(error, CLONE_ERROR_NO_SUCH_REQUEST, 0, "There is no request %" PRIu64, id);
+}
+
+/* The request that may be cancelled. */
+static int get_unfinished(Manager *m, uint64_t id, Request **ret, CloneError *error)
+{
+        Request *request = manager_get_request(m, id);
+
+        if (!request)
+                return no_such_request(error, id);
+        if (request->state == REQUEST_FINISHED)
+                return clone_error_set(error, CLONE_ERROR_NO_SUCH_REQUEST, 0, "Request %" PRIu64 " is finished already", id);
+
+        *ret = request;
+        return 0;
 }
 
 static int method_get_request(sd_bus_message *message, void *userdata, sd_bus_error *e)
@@ -189,7 +229,6 @@ static int method_get_request(sd_bus_message *message, void *userdata, sd_bus_er
         uint64_t id;
         int r;
 
-        m->last_used = now_usec();
         r = sd_bus_message_read(message, "t", &id);
         if (r < 0)
                 return r;
@@ -206,11 +245,9 @@ static int method_get_request(sd_bus_message *message, void *userdata, sd_bus_er
 static void cancel_and_reply(Manager *m, sd_bus_message *message, uint64_t id)
 {
         _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
-        Request *request = manager_get_request(m, id);
+        Request *request;
 
-        if (!request || request->state == REQUEST_FINISHED) {
-                clone_error_set(&error, CLONE_ERROR_INVALID_ARGS, ENOENT, "There is no request %" PRIu64 " that is not finished",
-                                id);
+        if (get_unfinished(m, id, &request, &error) < 0) {
                 bus_reply_error(message, &error);
                 return;
         }
@@ -260,10 +297,17 @@ static int ask_to_cancel(Manager *m, sd_bus_message *message, Peer *peer, uint64
                 .interactive = sd_bus_message_get_allow_interactive_authorization(message) > 0,
         };
         Cancellation *c;
+        unsigned n = 0;
         int r;
 
+        for (GList *l = m->cancellations.head; l; l = l->next)
+                n += ((Cancellation *) l->data)->peer->requester.uid == peer->requester.uid;
+        if (n >= CANCELLATIONS_PER_USER_MAX)
+                return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, 0,
+                                "%u cancellations of user %" PRIu32 " wait already, more are not taken", n,
+                                (uint32_t) peer->requester.uid);
         if (m->cancellations.length >= CANCELLATIONS_MAX)
-                return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, 0, "%u cancellations wait already",
+                return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, 0, "%u cancellations wait already, more are not taken",
                                 m->cancellations.length);
 
         c = g_new0(Cancellation, 1);
@@ -294,7 +338,6 @@ int manager_method_cancel(sd_bus_message *message, void *userdata, sd_bus_error 
         Peer *peer;
         int r;
 
-        m->last_used = now_usec();
         r = peers_get(m->peers, message, manager_method_cancel, m, &peer, &error);
         if (r < 0)
                 return reply_error(message, &error);
@@ -311,11 +354,9 @@ int manager_method_cancel(sd_bus_message *message, void *userdata, sd_bus_error 
                 }
         }
 
-        request = manager_get_request(m, id);
-        if (!request) {
-                no_such_request(&error, id);
+        r = get_unfinished(m, id, &request, &error); /* before somebody is asked for a password */
+        if (r < 0)
                 return reply_error(message, &error);
-        }
 
         /* Own requests are those of the same user, as with kill(2). */
         if (request->item.uid == peer->requester.uid || authorize_is_superuser(&peer->requester, &m->host)) {
@@ -364,6 +405,8 @@ static const sd_bus_vtable manager_vtable[] = {
                         method_submit, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("ListRequests", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tuusso)", requests), method_list_requests,
                         SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListClones", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(utuutb)", clones), method_list_clones,
+                        SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetRequest", SD_BUS_ARGS("t", id), SD_BUS_RESULT("o", request), method_get_request,
                         SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_ARGS("t", id), SD_BUS_NO_RESULT, manager_method_cancel,
@@ -388,14 +431,28 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
+/* Whoever reads a property takes notice of the daemon as well: it does not end as idle right after. */
+static int on_message(sd_bus_message *message, void *userdata, sd_bus_error *e)
+{
+        Manager *m = userdata;
+
+        if (sd_bus_message_is_method_call(message, NULL, NULL) > 0)
+                m->last_used = now_usec();
+        return 0; /* and it goes its way */
+}
+
 int manager_bus_add(Manager *m)
 {
         int r;
 
-        r = sd_bus_add_object_vtable(m->bus, NULL, MANAGER_PATH, MANAGER_INTERFACE, manager_vtable, m);
+        r = sd_bus_add_filter(m->bus, NULL, on_message, m);
+        if (r >= 0)
+                r = sd_bus_add_object_vtable(m->bus, NULL, MANAGER_PATH, MANAGER_INTERFACE, manager_vtable, m);
         if (r >= 0)
                 r = sd_bus_add_fallback_vtable(m->bus, NULL, REQUEST_PATH, REQUEST_INTERFACE, request_vtable,
                                 request_object_find, m);
+        if (r >= 0)
+                r = log_control_add(m->bus);
         if (r >= 0)
                 r = sd_bus_add_node_enumerator(m->bus, NULL, REQUEST_PATH, request_node_enumerator, m);
         return r;
@@ -413,9 +470,12 @@ void manager_emit_request_removed(Manager *m, const Request *request)
 {
         int r = 0;
 
-        for (guint i = 0; i < request->clones->len && r >= 0; i++)
-                r = sd_bus_emit_signal(m->bus, MANAGER_PATH, MANAGER_INTERFACE, "Cloned", "tuu", request->id,
-                                (uint32_t) request->target_pid, (uint32_t) g_array_index(request->clones, pid_t, i));
+        for (guint i = 0; i < request->clones->len && r >= 0; i++) {
+                const RequestClone *c = &g_array_index(request->clones, RequestClone, i);
+
+                r = sd_bus_emit_signal(m->bus, MANAGER_PATH, MANAGER_INTERFACE, "Cloned", "tuu", request->id, (uint32_t) c->source,
+                                (uint32_t) c->pid);
+        }
         if (r >= 0)
                 r = sd_bus_emit_signal(m->bus, MANAGER_PATH, MANAGER_INTERFACE, "RequestRemoved", "tos", request->id,
                                 request->path, request_result_to_string(request->result));

@@ -2,7 +2,6 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
@@ -11,34 +10,11 @@
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/request.h"
-#include "daemon/util.h"
 
 #define USEC_PER_SEC UINT64_C(1000000)
-#define FINISHED_MAX 64
-#define FINISHED_USEC (60 * USEC_PER_SEC)
-#define STATUS_USEC USEC_PER_SEC
-
-/* A clone that counts against its user's limit, until its pidfd says that it ended. */
-typedef struct Live {
-        Manager *manager;
-        uid_t uid;
-        int pidfd;
-        sd_event_source *source;
-        GList link;
-} Live;
 
 static int on_schedule(sd_event_source *source, void *userdata);
-static int on_forget(sd_event_source *source, uint64_t usec, void *userdata);
 static int on_idle(sd_event_source *source, uint64_t usec, void *userdata);
-
-static void live_free(Live *l)
-{
-        g_queue_unlink(&l->manager->live, &l->link);
-        queue_live_remove(l->manager->queue, l->uid);
-        sd_event_source_disable_unref(l->source);
-        safe_close(l->pidfd);
-        g_free(l);
-}
 
 static int load_conf(const Manager *m, Conf *ret, CloneError *error)
 {
@@ -62,14 +38,17 @@ static int add_sources(Manager *m)
         if (r >= 0)
                 r = sd_event_source_set_enabled(m->schedule, SD_EVENT_OFF);
         if (r >= 0)
-                r = sd_event_add_time(m->event, &m->forget, CLOCK_MONOTONIC, 0, USEC_PER_SEC, on_forget, m);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(m->forget, SD_EVENT_OFF);
+                r = manager_requests_init(m);
         if (r >= 0)
                 r = sd_event_add_time(m->event, &m->idle, CLOCK_MONOTONIC, 0, USEC_PER_SEC, on_idle, m);
         if (r >= 0)
                 r = sd_event_source_set_enabled(m->idle, SD_EVENT_OFF);
         return r;
+}
+
+static void on_live_ended(void *userdata)
+{
+        manager_schedule(userdata); /* its user may have one more */
 }
 
 int manager_new(Manager **ret, const ManagerOptions *options)
@@ -105,8 +84,8 @@ int manager_new(Manager **ret, const ManagerOptions *options)
                 return r;
         }
 
-        m->requests = g_hash_table_new(g_int64_hash, g_int64_equal);
         (void) queue_new(&m->queue, &m->conf); /* allocates only */
+        (void) live_new(&m->live, m->event, m->queue, g_getenv("RUNTIME_DIRECTORY"), on_live_ended, m);
 
         m->kernel_interface = engine_kernel_interface();
         r = engine_choose(options->engine, &m->engine, &error);
@@ -119,29 +98,18 @@ int manager_new(Manager **ret, const ManagerOptions *options)
 
 Manager *manager_free(Manager *m)
 {
-        GHashTableIter i;
-        void *r;
-
         if (!m)
                 return NULL;
 
-        if (m->requests) {
-                g_hash_table_iter_init(&i, m->requests);
-                while (g_hash_table_iter_next(&i, NULL, &r)) {
-                        g_hash_table_iter_steal(&i);
-                        request_free(r);
-                }
-                g_hash_table_unref(m->requests);
-                manager_drop_cancellations(m, NULL);
-        }
-        while (m->live.head)
-                live_free(m->live.head->data);
-
+        manager_requests_clear(m);
+        manager_drop_cancellations(m, NULL);
+        live_free(m->live);
+        m->spare = worker_free(m->spare);
+        m->kept = worker_free(m->kept);
         queue_free(m->queue);
         polkit_free(m->polkit);
         peers_free(m->peers);
         sd_event_source_disable_unref(m->schedule);
-        sd_event_source_disable_unref(m->forget);
         sd_event_source_disable_unref(m->idle);
         sd_bus_flush_close_unref(m->bus);
         sd_event_unref(m->event);
@@ -205,7 +173,7 @@ int manager_startup(Manager *m, const char *bus_address)
         return 0;
 }
 
-static void notify_status(Manager *m)
+void manager_notify_status(Manager *m)
 {
         m->last_status = now_usec();
         (void) sd_notifyf(false, "STATUS=Engine %s, %" PRIu64 " requests done, %" PRIu64 " not, %u in the queue",
@@ -228,27 +196,6 @@ void manager_reload(Manager *m)
         manager_schedule(m); /* a limit may have been lifted */
 }
 
-/* Cancels what is not running; a cancelled one leaves the table or becomes "finished", so that each pass starts anew. */
-static void refuse_waiting(Manager *m)
-{
-        g_autoptr(GList) requests = g_hash_table_get_values(m->requests);
-        g_autoptr(GArray) ids = g_array_new(FALSE, FALSE, sizeof(uint64_t));
-
-        for (GList *l = requests; l; l = l->next) {
-                Request *r = l->data;
-
-                if (r->state == REQUEST_AUTHORIZING || r->state == REQUEST_QUEUED)
-                        g_array_append_val(ids, r->id);
-        }
-
-        for (guint i = 0; i < ids->len; i++) {
-                Request *r = manager_get_request(m, g_array_index(ids, uint64_t, i));
-
-                if (r)
-                        request_cancel(r, CLONE_ERROR_CANCELED, "remforkd is shutting down");
-        }
-}
-
 void manager_stop(Manager *m)
 {
         if (m->stopping)
@@ -256,7 +203,7 @@ void manager_stop(Manager *m)
 
         m->stopping = true;
         (void) sd_notify(false, "STOPPING=1");
-        refuse_waiting(m);
+        manager_refuse_waiting(m);
         manager_schedule(m);
 }
 
@@ -265,10 +212,10 @@ void manager_schedule(Manager *m)
         (void) sd_event_source_set_enabled(m->schedule, SD_EVENT_ONESHOT); /* cannot fail for a source of this loop */
 }
 
-/* Clones that count keep it running too: their number would be forgotten. */
+/* Clones that count keep it running too: it is the one that knows when they end, and lets others be made. */
 static bool manager_is_idle(const Manager *m)
 {
-        return queue_length(m->queue) == 0 && g_hash_table_size(m->requests) == 0 && m->live.length == 0 &&
+        return queue_length(m->queue) == 0 && g_hash_table_size(m->requests) == 0 && live_count(m->live) == 0 &&
                m->cancellations.length == 0 && !peers_are_busy(m->peers);
 }
 
@@ -278,22 +225,92 @@ static void arm_idle(Manager *m, uint64_t when)
         (void) sd_event_source_set_enabled(m->idle, SD_EVENT_ONESHOT);
 }
 
+void manager_fill_spare(Manager *m)
+{
+        int r;
+
+        if (m->spare && worker_pid(m->spare) == 0) /* somebody ended it */
+                m->spare = worker_free(m->spare);
+        if (m->spare || m->stopping)
+                return;
+
+        r = worker_new(&m->spare, m->event);
+        if (r < 0) /* tried again when a request needs it, and told then */
+                log_debug("No worker can be started in advance: %s", g_strerror(-r));
+}
+
+/* NULL is fine. -EPIPE where it is none, or somebody ended it: freed then. */
+static int try_worker(Worker **w, const WorkerJob *job, const WorkerHandler *handler)
+{
+        int r = *w ? worker_start(*w, job, handler) : -EPIPE;
+
+        if (r == -EPIPE)
+                *w = worker_free(*w);
+        return r;
+}
+
+/* No process serves two users: what a worker may have learned, or have been talked into, ends with the first. */
+int manager_start_worker(Manager *m, uid_t uid, const WorkerJob *job, const WorkerHandler *handler, Worker **ret)
+{
+        g_autoptr(Worker) w = NULL;
+        int r;
+
+        if (m->kept && m->kept_uid == uid)
+                w = g_steal_pointer(&m->kept);
+        r = try_worker(&w, job, handler);
+        if (r == -EPIPE) {
+                w = g_steal_pointer(&m->spare);
+                r = try_worker(&w, job, handler);
+        }
+        if (r == -EPIPE) { /* there is none: so one that is made now */
+                r = worker_new(&w, m->event);
+                if (r >= 0)
+                        r = worker_start(w, job, handler);
+        }
+        if (r < 0)
+                return r;
+
+        *ret = g_steal_pointer(&w);
+        return 0;
+}
+
+void manager_put_worker(Manager *m, uid_t uid, Worker *w)
+{
+        if (!worker_is_idle(w)) {
+                (void) worker_free(w);
+                return;
+        }
+
+        if (m->kept)
+                (void) worker_dismiss(m->kept);
+        m->kept = w;
+        m->kept_uid = uid;
+}
+
+void manager_run_queued(Manager *m)
+{
+        QueueItem *item;
+
+        while (!m->stopping && (item = queue_next(m->queue)))
+                request_run((Request *) (void *) ((char *) item - offsetof(Request, item)));
+}
+
 static int on_schedule(sd_event_source *source, void *userdata)
 {
         Manager *m = userdata;
-        QueueItem *item;
         int armed;
 
         if (m->stopping) {
                 /* One that was judged anew meanwhile waits again. */
-                refuse_waiting(m);
+                manager_refuse_waiting(m);
                 if (queue_length(m->queue) == 0)
                         return sd_event_exit(m->event, 0);
                 return 0;
         }
 
-        while ((item = queue_next(m->queue)))
-                request_run((Request *) (void *) ((char *) item - offsetof(Request, item)));
+        manager_run_queued(m);
+        if (queue_running(m->queue) == 0) /* else fork(2) would be in the way of an answer */
+                manager_fill_spare(m);
 
         if (m->exit_when_idle && m->conf.idle_timeout_usec > 0 && manager_is_idle(m) &&
             sd_event_source_get_enabled(m->idle, &armed) == 0)
@@ -333,181 +350,11 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
-void manager_add_request(Manager *m, Request *r)
+int manager_choose_engine(Manager *m, const CloneSpec *spec, const Engine **ret, CloneError *error)
 {
-        g_hash_table_insert(m->requests, &r->id, r);
-        manager_emit_request_new(m, r);
-}
-
-static void forget_request(Manager *m, Request *r)
-{
-        g_hash_table_remove(m->requests, &r->id);
-        request_free(r);
-        manager_schedule(m);
-}
-
-static void arm_forget(Manager *m)
-{
-        const Request *oldest = g_queue_peek_head(&m->finished);
-
-        if (!oldest) {
-                (void) sd_event_source_set_enabled(m->forget, SD_EVENT_OFF);
-                return;
-        }
-
-        (void) sd_event_source_set_time(m->forget, oldest->finished + FINISHED_USEC);
-        (void) sd_event_source_set_enabled(m->forget, SD_EVENT_ONESHOT);
-}
-
-static void forget_finished(Manager *m, Request *r)
-{
-        g_queue_unlink(&m->finished, &r->kept);
-        forget_request(m, r);
-}
-
-static int on_forget(sd_event_source *source, uint64_t usec, void *userdata)
-{
-        Manager *m = userdata;
-        uint64_t now = now_usec();
-        Request *r;
-
-        while ((r = g_queue_peek_head(&m->finished)) && r->finished + FINISHED_USEC <= now)
-                forget_finished(m, r);
-        arm_forget(m);
-        return 0;
-}
-
-/* A finished request can be read for a while, unless nobody is left who asked. */
-static void keep_finished(Manager *m, Request *r)
-{
-        if (!r->peer) {
-                forget_request(m, r);
-                return;
-        }
-
-        r->kept = (GList){.data = r};
-        g_queue_push_tail_link(&m->finished, &r->kept);
-        if (m->finished.length > FINISHED_MAX)
-                forget_finished(m, g_queue_peek_head(&m->finished));
-        if (m->finished.length == 1) /* else the timer is on for an older one */
-                arm_forget(m);
-}
-
-void manager_request_finished(Manager *m, Request *r)
-{
-        uint64_t now = r->finished;
-
-        if (r->result == REQUEST_DONE)
-                m->completed++;
-        else
-                m->failed++;
-        m->last_used = now;
-
-        manager_emit_request_removed(m, r);
-        if (now - m->last_status >= STATUS_USEC)
-                notify_status(m);
-
-        if (r->worker) /* goes on to the end of the worker */
-                m->n_watched++;
-        else
-                keep_finished(m, r);
-        manager_schedule(m);
-}
-
-void manager_worker_gone(Manager *m, Request *r)
-{
-        m->n_watched--;
-        keep_finished(m, r);
-        manager_schedule(m);
-}
-
-static int on_live_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
-{
-        Live *l = userdata;
-        Manager *m = l->manager;
-
-        live_free(l);
-        manager_schedule(m);
-        return 0;
-}
-
-void manager_count_live(Manager *m, uid_t uid, const int *pidfds, size_t n)
-{
-        if (!queue_counts_live(m->queue, uid))
-                return;
-
-        for (size_t i = 0; i < n; i++) {
-                Live *l = g_new0(Live, 1);
-                int r;
-
-                l->manager = m;
-                l->uid = uid;
-                l->link.data = l;
-                l->pidfd = fcntl(pidfds[i], F_DUPFD_CLOEXEC, 3);
-                r = l->pidfd < 0 ? -errno : sd_event_add_io(m->event, &l->source, l->pidfd, EPOLLIN, on_live_exit, l);
-                queue_live_add(m->queue, uid);
-                g_queue_push_tail_link(&m->live, &l->link);
-                if (r < 0) {
-                        log_warning("A clone of user %" PRIu32 " cannot be counted: %s", (uint32_t) uid, g_strerror(-r));
-                        live_free(l);
-                }
-        }
-}
-
-int manager_choose_engine(Manager *m, CloneEngine choice, const Engine **ret, CloneError *error)
-{
-        if (choice != CLONE_ENGINE_AUTO || !m->engine)
-                return engine_choose(choice, ret, error);
+        if (spec->engine != CLONE_ENGINE_AUTO || !m->engine)
+                return engine_choose(spec->engine, ret, error);
 
         *ret = m->engine;
         return 0;
-}
-
-Request *manager_get_request(Manager *m, uint64_t id)
-{
-        return g_hash_table_lookup(m->requests, &id);
-}
-
-Request *manager_get_request_by_path(Manager *m, const char *path)
-{
-        g_autofree char *canonical = NULL;
-        guint64 id;
-
-        if (!g_str_has_prefix(path, REQUEST_PATH_PREFIX) ||
-            !g_ascii_string_to_unsigned(path + strlen(REQUEST_PATH_PREFIX), 10, 0, UINT64_MAX, &id, NULL))
-                return NULL;
-
-        canonical = g_strdup_printf(REQUEST_PATH_PREFIX "%" PRIu64, (uint64_t) id); /* 007 is no object */
-        return strcmp(canonical, path) == 0 ? manager_get_request(m, id) : NULL;
-}
-
-void manager_peer_lost(Peer *peer, void *userdata)
-{
-        Manager *m = userdata;
-        g_autoptr(GList) requests = g_hash_table_get_values(m->requests);
-        g_autoptr(GArray) ids = g_array_new(FALSE, FALSE, sizeof(uint64_t));
-
-        manager_drop_cancellations(m, peer);
-
-        for (GList *l = requests; l; l = l->next) {
-                Request *r = l->data;
-
-                if (r->peer == peer)
-                        g_array_append_val(ids, r->id);
-        }
-
-        for (guint i = 0; i < ids->len; i++) {
-                Request *r = manager_get_request(m, g_array_index(ids, uint64_t, i));
-
-                if (!r)
-                        continue;
-                r->check = polkit_check_free(r->check); /* it points to the peer */
-                r->peer = NULL;
-                r->message = sd_bus_message_unref(r->message);
-                if (r->state != REQUEST_FINISHED)
-                        request_cancel(r, CLONE_ERROR_CANCELED, "The caller left the bus");
-                else if (!r->worker)
-                        forget_finished(m, r);
-        }
-        arm_forget(m);
 }

@@ -6,9 +6,11 @@
 
 #include "daemon/conf.h"
 #include "daemon/engine/engine.h"
+#include "daemon/live.h"
 #include "daemon/peer.h"
 #include "daemon/polkit.h"
 #include "daemon/queue.h"
+#include "daemon/worker.h"
 
 #define MANAGER_NAME "org.remfork.Clone"
 #define MANAGER_PATH "/org/remfork/Clone"
@@ -36,15 +38,18 @@ typedef struct Manager {
         Peers *peers;
         Polkit *polkit;
         Queue *queue;
+        Live *live;
+        Worker *spare;  /* new, waits for the next request's job; NULL where there is none at the moment */
+        Worker *kept;   /* has served kept_uid, and waits for another job of that user's; NULL for none */
+        uid_t kept_uid;
         GHashTable *requests; /* &id -> Request */
         GQueue finished;      /* Request.kept: finished ones that can still be read, oldest first */
-        GQueue live;          /* clones that count against a limit, manager.c */
         GQueue cancellations;
         unsigned n_watched;   /* finished requests whose worker waits for the clones to end */
         uint64_t next_id;
         uint64_t completed, failed;
 
-        sd_event_source *schedule, *forget, *idle;
+        sd_event_source *schedule, *announce, *forget, *idle;
         uint64_t last_used; /* CLOCK_MONOTONIC, microseconds */
         uint64_t last_status;
 } Manager;
@@ -71,13 +76,29 @@ void manager_reload(Manager *m);
 void manager_stop(Manager *m);
 
 /* For requests. */
+void manager_run_queued(Manager *m);                   /* now; requests may be finished, and freed, when it returns */
+void manager_schedule(Manager *m);                     /* soon, from the event loop: runs whose turn it is, or notes that all is idle */
+void manager_fill_spare(Manager *m); /* makes the next worker in advance */
+int manager_start_worker(Manager *m, uid_t uid, const WorkerJob *job, const WorkerHandler *handler, Worker **ret); /* a negative errno */
+void manager_put_worker(Manager *m, uid_t uid, Worker *w); /* takes it over: its job, of @uid's, is done */
+
+/*
+ * The engine for a clone by @spec: the one that the caller or the administrator named, or that of "auto". A negative errno, with
+ * @error filled, where there is none.
+ */
+int manager_choose_engine(Manager *m, const CloneSpec *spec, const Engine **ret, CloneError *error);
+void manager_notify_status(Manager *m); /* to systemd */
+
+/* manager-requests.c: the requests that there are, and those that were */
+int manager_requests_init(Manager *m);    /* a negative errno */
+void manager_requests_clear(Manager *m);  /* frees all, also where init did not come to its end */
+void manager_refuse_waiting(Manager *m);  /* cancels what does not run yet */
 void manager_add_request(Manager *m, Request *r);
+void manager_announce(Manager *m, Request *r);         /* RequestNew, where it was not sent yet */
 void manager_request_finished(Manager *m, Request *r); /* may free it */
 void manager_worker_gone(Manager *m, Request *r);      /* may free it */
-void manager_schedule(Manager *m);                     /* soon, from the event loop: runs whose turn it is, or notes that all is idle */
-void manager_count_live(Manager *m, uid_t uid, const int *pidfds, size_t n); /* @pidfds are borrowed */
-int manager_choose_engine(Manager *m, CloneEngine choice, const Engine **ret, CloneError *error);
 Request *manager_get_request(Manager *m, uint64_t id);
+GList *manager_list_requests(Manager *m);              /* the oldest first; the list is the caller's */
 Request *manager_get_request_by_path(Manager *m, const char *path);
 void manager_peer_lost(Peer *peer, void *userdata);
 

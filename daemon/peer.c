@@ -10,8 +10,13 @@
 #include "daemon/peer.h"
 #include "daemon/util.h"
 
-#define PEERS_MAX 256U
-#define CALLS_MAX 64U /* of all peers, waiting for the bus's answer */
+/*
+ * Whose connection it is, is not known before the bus answers, so that nothing can be counted by user until then. But the bus
+ * lets one user have 256 connections (max_connections_per_user), which leaves room for others; and it takes 512
+ * match rules of this daemon (max_match_rules_per_connection), of which each peer needs one.
+ */
+#define PEERS_MAX 448U
+#define CALLS_MAX 64U /* of one peer, waiting for the bus's answer */
 #define BUS_TIMEOUT_USEC (UINT64_C(5) * 1000000)
 
 struct Peers {
@@ -32,7 +37,7 @@ typedef struct Call {
 
 /* What the bus says of a connection. */
 typedef struct BusCredentials {
-        bool has_uid, confined;
+        bool has_uid, has_label, confined;
         uint32_t uid, pid;
         int pidfd; /* borrowed from the message, -EBADF where there is none */
         const gid_t *groups;
@@ -126,10 +131,8 @@ static int read_label(sd_bus_message *message, BusCredentials *ret)
         if (r < 0)
                 return r;
 
-        /* Whole: "unconfined" also begins SELinux users and AppArmor stacks that are confined. */
-        while (size > 0 && ((const char *) label)[size - 1] == '\0')
-                size--;
-        ret->confined = size > 0 && (size != strlen("unconfined") || memcmp(label, "unconfined", size) != 0);
+        ret->has_label = true;
+        ret->confined = label_is_confined(label, size);
         return 0;
 }
 
@@ -204,9 +207,15 @@ static void fill_requester(Peer *peer, const BusCredentials *c)
                 r = target_read_credentials(process, peer->peers->host->user_namespace, &credentials);
 
         requester_fill(c->uid, c->groups, c->n_groups, r < 0 ? NULL : &credentials, c->pidfd >= 0, &peer->requester);
-        peer->requester.confined = c->confined;
+        peer->requester.pid = process ? target_pid(process) : 0;
+        /*
+         * The bus has a label where the socket has one (SO_PEERSEC), which AppArmor gives none up to Linux 6.12 at least
+         * (sk_peer_label() of security/apparmor/lsm.c). So its absence says nothing, and the process is looked at.
+         */
+        peer->requester.confined = c->has_label ? c->confined : r < 0 || target_is_confined(process);
         log_debug("%s is user %" PRIu32 ", process %" PRIu32 "%s%s", peer->name, c->uid, c->pid,
-                        peer->requester.known ? "" : ", of which nothing is certain", c->confined ? ", confined" : "");
+                        peer->requester.known ? "" : ", of which nothing is certain",
+                        peer->requester.confined ? ", confined" : "");
         if (r < 0)
                 log_debug("The credentials of %s cannot be read: %s", peer->name, g_strerror(-r));
 }
@@ -333,9 +342,9 @@ int peers_get(Peers *p, sd_bus_message *message, sd_bus_message_handler_t handle
                 return 1;
         }
 
-        if (p->n_calls >= CALLS_MAX)
-                return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, 0, "%u calls wait to be looked at already",
-                                p->n_calls);
+        if (peer && peer->calls.length >= CALLS_MAX)
+                return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, 0,
+                                "%u calls of this connection wait to be looked at already", peer->calls.length);
 
         if (!peer) {
                 if (g_hash_table_size(p->by_name) >= PEERS_MAX && !evict_one(p))

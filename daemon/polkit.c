@@ -21,10 +21,20 @@
 #define TIMEOUT_INTERACTIVE_USEC (120 * USEC_PER_SEC) /* a user types a password */
 #define GRANT_USEC (60 * USEC_PER_SEC)                /* shorter than polkit's own five minutes */
 
+/*
+ * polkitd answers one question after the other in the order in which they come. Of one user's no more than this lie there at a
+ * time, so that one who asks a hundred does not put them all before another's first. Those that may wait for a password are
+ * counted by themselves: they do not keep a script of the same user waiting.
+ */
+#define ASKED_PER_USER_MAX 4
+#define ASKED_PER_USER_INTERACTIVE_MAX 16
+
 struct Polkit {
         sd_bus *bus;
         Peers *peers;
         sd_bus_slot *changed;
+        sd_event_source *next; /* asks what may be asked now; not done where a question ends, as whoever ends it is in the middle of that */
+        GQueue checks;         /* PolkitCheck, in the order in which they came; not owned */
         uint64_t next_cancellation;
 };
 
@@ -34,6 +44,7 @@ struct PolkitCheck {
         Grant grant; /* what is remembered where polkit grants it for a while */
         bool interactive;
         uint64_t cancellation;
+        sd_bus_message *question; /* NULL once it is asked */
         sd_bus_slot *call;
         PolkitDone done;
         void *userdata;
@@ -50,35 +61,6 @@ static int on_changed(sd_bus_message *message, void *userdata, sd_bus_error *unu
 
         peers_drop_grants(p->peers);
         return 0;
-}
-
-int polkit_new(Polkit **ret, sd_bus *bus, Peers *peers)
-{
-        Polkit *p = g_new0(Polkit, 1);
-        int r;
-
-        r = sd_bus_match_signal_async(bus, &p->changed, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE, "Changed", on_changed,
-                        NULL, p);
-        if (r < 0) {
-                g_free(p);
-                return r;
-        }
-
-        p->bus = sd_bus_ref(bus);
-        p->peers = peers;
-        *ret = p;
-        return 0;
-}
-
-Polkit *polkit_free(Polkit *p)
-{
-        if (!p)
-                return NULL;
-
-        sd_bus_slot_unref(p->changed);
-        sd_bus_unref(p->bus);
-        g_free(p);
-        return NULL;
 }
 
 static bool grant_is_for(const Grant *a, const Grant *b)
@@ -224,7 +206,7 @@ static int append_details(sd_bus_message *m, const PolkitQuestion *q)
         return sd_bus_message_append(m, "a{ss}", 3, "pid", pid, "program", program, "user", user);
 }
 
-static int send_question(PolkitCheck *c, const PolkitQuestion *q)
+static int make_question(PolkitCheck *c, const PolkitQuestion *q)
 {
         _cleanup_bus_message_ sd_bus_message *m = NULL;
         g_autofree char *cancellation = g_strdup_printf("remfork-%" PRIu64, c->cancellation);
@@ -249,8 +231,98 @@ static int send_question(PolkitCheck *c, const PolkitQuestion *q)
         if (r < 0)
                 return r;
 
-        return sd_bus_call_async(c->polkit->bus, &c->call, m, on_reply, c,
-                        q->interactive ? TIMEOUT_INTERACTIVE_USEC : TIMEOUT_USEC);
+        c->question = g_steal_pointer(&m);
+        return 0;
+}
+
+/* Whether as many of the user's questions came before as may be asked at a time. */
+static bool must_wait(const PolkitCheck *check)
+{
+        unsigned before = 0;
+
+        for (const GList *l = check->polkit->checks.head; l->data != check; l = l->next) {
+                const PolkitCheck *c = l->data;
+
+                if (c->interactive == check->interactive && c->peer->requester.uid == check->peer->requester.uid)
+                        before++;
+        }
+        return before >= (check->interactive ? ASKED_PER_USER_INTERACTIVE_MAX : ASKED_PER_USER_MAX);
+}
+
+static int ask(PolkitCheck *c)
+{
+        _cleanup_bus_message_ sd_bus_message *question = g_steal_pointer(&c->question);
+
+        return sd_bus_call_async(c->polkit->bus, &c->call, question, on_reply, c,
+                        c->interactive ? TIMEOUT_INTERACTIVE_USEC : TIMEOUT_USEC);
+}
+
+static int fail_to_ask(const PolkitCheck *c, int r, CloneError *error)
+{
+        return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0, "polkit, which decides on %s, cannot be asked: %s",
+                        authorize_action(c->grant.class), g_strerror(-r));
+}
+
+/* The first of the checks that wait and need no longer. False where there is none. */
+static bool ask_next(Polkit *p)
+{
+        for (GList *l = p->checks.head; l; l = l->next) {
+                _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
+                PolkitCheck *c = l->data;
+                int r;
+
+                if (!c->question || must_wait(c))
+                        continue;
+                r = ask(c);
+                if (r < 0) {
+                        c->done(fail_to_ask(c, r, &error), &error, c->userdata);
+                        polkit_check_free(c);
+                }
+                return true;
+        }
+        return false;
+}
+
+static int on_next(sd_event_source *source, void *userdata)
+{
+        while (ask_next(userdata))
+                ;
+        return 0;
+}
+
+int polkit_new(Polkit **ret, sd_bus *bus, Peers *peers)
+{
+        Polkit *p = g_new0(Polkit, 1);
+        int r;
+
+        g_queue_init(&p->checks);
+        p->bus = sd_bus_ref(bus);
+        p->peers = peers;
+        r = sd_event_add_defer(sd_bus_get_event(bus), &p->next, on_next, p);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(p->next, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_bus_match_signal_async(bus, &p->changed, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE, "Changed",
+                                on_changed, NULL, p);
+        if (r < 0) {
+                polkit_free(p);
+                return r;
+        }
+
+        *ret = p;
+        return 0;
+}
+
+Polkit *polkit_free(Polkit *p)
+{
+        if (!p)
+                return NULL;
+
+        sd_event_source_disable_unref(p->next);
+        sd_bus_slot_unref(p->changed);
+        sd_bus_unref(p->bus);
+        g_free(p);
+        return NULL;
 }
 
 int polkit_ask(Polkit *p, Peer *peer, const PolkitQuestion *question, PolkitDone done, void *userdata, PolkitCheck **ret,
@@ -280,11 +352,15 @@ int polkit_ask(Polkit *p, Peer *peer, const PolkitQuestion *question, PolkitDone
         c->done = done;
         c->userdata = userdata;
 
-        r = send_question(c, question);
+        g_queue_push_tail(&p->checks, c);
+
+        r = make_question(c, question);
+        if (r >= 0 && !must_wait(c))
+                r = ask(c);
         if (r < 0) {
-                g_free(c);
-                return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, 0, "polkit, which decides on %s, cannot be asked: %s",
-                                authorize_action(question->class), g_strerror(-r));
+                r = fail_to_ask(c, r, error);
+                polkit_check_free(c);
+                return r;
         }
 
         *ret = c;
@@ -304,6 +380,10 @@ PolkitCheck *polkit_check_free(PolkitCheck *c)
                                 "CancelCheckAuthorization", NULL, NULL, "s", cancellation); /* polkit may be gone: fine */
         }
 
+        sd_bus_message_unref(c->question);
+        g_queue_remove(&c->polkit->checks, c);
+        if (!g_queue_is_empty(&c->polkit->checks))
+                (void) sd_event_source_set_enabled(c->polkit->next, SD_EVENT_ONESHOT); /* fails for no source that is ours */
         g_free(c);
         return NULL;
 }

@@ -6,11 +6,17 @@
 
 #include "daemon/refuse.h"
 #include "daemon/request.h"
+#include "daemon/tree.h"
 
 static bool is_worker(Manager *m, pid_t pid)
 {
         GHashTableIter i;
         void *r;
+
+        if (pid <= 0) /* the number of one that ended */
+                return false;
+        if ((m->spare && worker_pid(m->spare) == pid) || (m->kept && worker_pid(m->kept) == pid))
+                return true;
 
         g_hash_table_iter_init(&i, m->requests);
         while (g_hash_table_iter_next(&i, NULL, &r))
@@ -19,33 +25,20 @@ static bool is_worker(Manager *m, pid_t pid)
         return false;
 }
 
-/* The last number of NSpid is the PID in the namespace that the process is in (proc(5)). */
-static bool is_namespace_init(const Target *target)
+int refuse_own(Manager *m, const Target *target, CloneError *error)
 {
-        g_autofree char *status = NULL;
-        const char *p, *end, *last;
+        int pid = (int) target_pid(target);
 
-        if (target_read_file(target, "status", &status, NULL) < 0)
-                return false; /* the engine finds the reason */
-
-        p = strstr(status, "\nNSpid:");
-        if (!p)
-                return target_pid(target) == 1;
-
-        end = strchr(p + 1, '\n');
-        for (last = end ?: p + strlen(p); last > p && last[-1] != '\t' && last[-1] != ' '; last--)
-                ;
-        return g_ascii_strtoull(last, NULL, 10) == 1;
+        if (pid == getpid() || is_worker(m, pid))
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d belongs to remforkd, which is not cloned",
+                                pid);
+        return 0;
 }
 
 int refuse_target(Manager *m, const Target *target, const CloneSpec *spec, CloneError *error)
 {
         int pid = (int) target_pid(target), r;
         TargetStatus s;
-
-        if (pid == getpid() || is_worker(m, pid))
-                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d belongs to remforkd, which is not cloned",
-                                pid);
 
         r = target_read_status(target, &s);
         if (r == -ESRCH)
@@ -54,16 +47,50 @@ int refuse_target(Manager *m, const Target *target, const CloneSpec *spec, Clone
                 return clone_error_set(error, CLONE_ERROR_FAILED, -r, "The status of process %d cannot be read: %s", pid,
                                 g_strerror(-r));
 
-        if (s.kernel_thread)
-                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0, "Process %d is a kernel thread", pid);
-        if (s.state == 'Z' || s.state == 'X')
-                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
-                                "Process %d has ended, only its parent has not taken notice yet", pid);
-        if (s.tracer > 0 && !is_worker(m, s.tracer)) /* a worker's target is free again when its turn comes */
-                return clone_error_set(error, CLONE_ERROR_BUSY, 0, "Process %d is traced by process %d", pid, (int) s.tracer);
-        if (spec->parent == CLONE_PARENT_SHARED && is_namespace_init(target))
-                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
-                                "Process %d is the first of its PID namespace and cannot have a sibling", pid);
+        if (is_worker(m, s.tracer)) /* a worker's target is free again when its turn comes */
+                s.tracer = 0;
+        return engine_check_status(target, &s, spec, error);
+}
 
+int refuse_tree(Manager *m, Target *target, const Peer *peer, size_t max, CloneSpec *spec, CloneError *error)
+{
+        g_autoptr(Tree) tree = NULL;
+        int r;
+
+        r = tree_read(&tree, target, max, error);
+        if (r < 0)
+                return r;
+
+        for (guint k = 1; k < tree->members->len; k++) {
+                r = tree_refuse_member(TREE_MEMBER(tree, k)->target, getpid(), peer->requester.pid, error);
+                if (r < 0)
+                        return r;
+        }
+
+        /* One who has no limits may see it grow meanwhile. */
+        spec->tree_max = authorize_is_superuser(&peer->requester, &m->host) ? (uint32_t) max : tree->members->len;
         return 0;
+}
+
+int classify_tree(const Manager *m, Target *target, const Requester *requester, AuthorizeClass *class, CloneError *error)
+{
+        g_autoptr(Tree) tree = NULL;
+        int r;
+
+        r = tree_read(&tree, target, TREE_MAX, error);
+        for (guint k = 1; r >= 0 && k < tree->members->len; k++) {
+                Credentials credentials;
+
+                r = target_read_credentials(TREE_MEMBER(tree, k)->target, m->host.user_namespace, &credentials);
+                if (r == -ESRCH) { /* whose its children are now is found when all stand still */
+                        r = 0;
+                        continue;
+                }
+                if (r < 0)
+                        return clone_error_set(error, CLONE_ERROR_ACCESS_DENIED, -r, "The credentials of process %d cannot be read: %s",
+                                        (int) target_pid(TREE_MEMBER(tree, k)->target), g_strerror(-r));
+                *class = MAX(*class, authorize_classify(requester, &credentials, &m->host));
+        }
+
+        return r < 0 ? r : 0;
 }

@@ -58,6 +58,14 @@ static int property_get_error(sd_bus *bus, const char *path, const char *interfa
         return sd_bus_message_append(reply, "(ss)", clone_error_name(r->error.code), r->error.message ?: "");
 }
 
+static int property_get_unit(sd_bus *bus, const char *path, const char *interface, const char *property,
+                sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        const Request *r = userdata;
+
+        return sd_bus_message_append(reply, "s", r->unit ?: "");
+}
+
 static int append_clones(sd_bus_message *m, const Request *r)
 {
         int k;
@@ -67,8 +75,9 @@ static int append_clones(sd_bus_message *m, const Request *r)
                 return k;
 
         for (guint i = 0; i < r->clones->len; i++) {
-                k = sd_bus_message_append(m, "(uu)", (uint32_t) r->target_pid,
-                                (uint32_t) g_array_index(r->clones, pid_t, i));
+                const RequestClone *c = &g_array_index(r->clones, RequestClone, i);
+
+                k = sd_bus_message_append(m, "(uu)", (uint32_t) c->source, (uint32_t) c->pid);
                 if (k < 0)
                         return k;
         }
@@ -132,6 +141,7 @@ const sd_bus_vtable request_vtable[] = {
         SD_BUS_PROPERTY("Clones", "a(uu)", property_get_clones, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Notes", "as", property_get_notes, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Exits", "a(uii)", property_get_exits, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Unit", "s", property_get_unit, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("TargetPauseNSec", "t", NULL, offsetof(Request, pause_nsec), SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("CreatedUSecMonotonic", "t", NULL, offsetof(Request, created), SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("StartedUSecMonotonic", "t", NULL, offsetof(Request, started), SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -186,7 +196,7 @@ static int append_reply(sd_bus_message *reply, const Request *r, const int *pidf
         if (r->method == REQUEST_METHOD_SUBMIT)
                 return sd_bus_message_append(reply, "o", r->path);
         if (r->method == REQUEST_METHOD_CLONE)
-                return sd_bus_message_append(reply, "u", (uint32_t) g_array_index(r->clones, pid_t, 0));
+                return sd_bus_message_append(reply, "u", (uint32_t) g_array_index(r->clones, RequestClone, 0).pid);
 
         k = append_clones(reply, r);
         if (k >= 0 && r->method == REQUEST_METHOD_CLONE_PIDFD)
@@ -194,29 +204,35 @@ static int append_reply(sd_bus_message *reply, const Request *r, const int *pidf
         return k < 0 ? k : sd_bus_message_append(reply, "o", r->path);
 }
 
-void request_reply(Request *r, const int *pidfds)
+static int send_reply(const Request *r, const int *pidfds)
 {
-        _cleanup_bus_message_ sd_bus_message *message = g_steal_pointer(&r->message), *reply = NULL;
+        _cleanup_bus_message_ sd_bus_message *reply = NULL;
         int k;
 
-        if (!message) /* Submit() was answered when it was admitted */
-                return;
-
-        if (r->state == REQUEST_FINISHED && r->result != REQUEST_DONE) {
-                bus_reply_error(message, &r->error);
-                return;
-        }
-
-        k = sd_bus_message_new_method_return(message, &reply);
+        k = sd_bus_message_new_method_return(r->message, &reply);
         if (k >= 0)
                 k = append_reply(reply, r, pidfds);
-        if (k >= 0)
-                k = sd_bus_send(NULL, reply, NULL);
-        if (k < 0) {
-                log_warning("Request %" PRIu64 " cannot be answered: %s", r->id, g_strerror(-k));
-                (void) sd_bus_reply_method_errorf(message, SD_BUS_ERROR_FAILED,
-                                "The clones exist, but the answer cannot be sent: %s", g_strerror(-k));
+        return k < 0 ? k : sd_bus_send(NULL, reply, NULL);
+}
+
+int request_reply(Request *r, const int *pidfds)
+{
+        int k;
+
+        if (!r->message) /* Submit() was answered when it was admitted */
+                return 0;
+
+        if (r->state == REQUEST_FINISHED && r->result != REQUEST_DONE) {
+                bus_reply_error(r->message, &r->error);
+                k = 0;
+        } else {
+                k = send_reply(r, pidfds);
+                if (k < 0) /* for want of memory, say: whose next try may be better */
+                        k = send_reply(r, pidfds);
         }
+        if (k >= 0)
+                r->message = sd_bus_message_unref(r->message);
+        return k;
 }
 
 void request_emit_changed(Request *r, const char *property, ...)
@@ -225,6 +241,9 @@ void request_emit_changed(Request *r, const char *property, ...)
         size_t n = 0;
         va_list ap;
         int k;
+
+        if (!r->announced) /* whoever hears of it reads it as it is then */
+                return;
 
         va_start(ap, property);
         for (const char *p = property; p && n < G_N_ELEMENTS(names) - 1; p = va_arg(ap, const char *))

@@ -7,9 +7,10 @@
 
 #include "daemon/bus-util.h"
 #include "daemon/log.h"
+#include "daemon/pidfd.h"
 #include "daemon/request.h"
 
-#define JUDGED_MAX 3U /* how often a target that keeps changing is judged anew */
+#define ROOM_MAX 16U /* clones for whose descriptors room is kept; of more the worker waits until they are taken */
 
 static const bool transition_table[_REQUEST_STATE_MAX][_REQUEST_STATE_MAX] = {
         [REQUEST_AUTHORIZING] = {[REQUEST_QUEUED] = true, [REQUEST_FINISHED] = true},
@@ -21,8 +22,6 @@ static const bool transition_table[_REQUEST_STATE_MAX][_REQUEST_STATE_MAX] = {
 
 static const char *const state_names[_REQUEST_STATE_MAX] = {"authorizing", "queued", "running", "finished"};
 static const char *const result_names[_REQUEST_RESULT_MAX] = {"", "done", "failed", "canceled", "timeout", "denied"};
-
-static void request_finish(Request *r, const WorkerResult *made);
 
 bool request_transition_is_allowed(RequestState from, RequestState to)
 {
@@ -69,7 +68,7 @@ int request_new(Request **ret, Manager *m, Peer *peer, sd_bus_message *message, 
         Request *r = g_new0(Request, 1);
         int k;
 
-        r->item = (QueueItem){.uid = peer->requester.uid, .target = target_pid(*target), .count = spec->count};
+        r->item = (QueueItem){.uid = peer->requester.uid, .target = target_pid(*target), .count = spec->tree ? spec->tree_max : spec->count};
         r->created = now_usec();
         k = queue_admit(m->queue, &r->item, r->created, error);
         if (k < 0) {
@@ -87,7 +86,7 @@ int request_new(Request **ret, Manager *m, Peer *peer, sd_bus_message *message, 
         r->spec = *spec;
         r->target = g_steal_pointer(target);
         r->target_pid = target_pid(r->target);
-        r->clones = g_array_new(FALSE, FALSE, sizeof(pid_t));
+        r->clones = g_array_new(FALSE, FALSE, sizeof(RequestClone));
         r->exits = g_array_new(FALSE, FALSE, sizeof(RequestExit));
 
         manager_add_request(m, r);
@@ -104,14 +103,17 @@ Request *request_free(Request *r)
                 r->peer->n_uses--;
         queue_remove(r->manager->queue, &r->item);
         polkit_check_free(r->check);
+        scope_free(r->scope);
         worker_free(r->worker);
         sd_event_source_disable_unref(r->deadline);
         sd_bus_message_unref(r->message);
         target_free(r->target);
+        spec_clear(&r->spec);
         clone_error_clear(&r->error);
         g_array_unref(r->clones);
         g_array_unref(r->exits);
         g_strfreev(r->notes);
+        g_free(r->unit);
         g_free(r->path);
         g_free(r);
         return NULL;
@@ -123,7 +125,7 @@ static void request_log_end(const Request *r)
                 log_event(LOG_INFO, LOG_EVENT_CLONED, r->target_pid,
                                 "Cloned process %d for user %" PRIu32 " (request %" PRIu64 ", %s): %u, the first is %d",
                                 (int) r->target_pid, (uint32_t) r->item.uid, r->id, r->engine->name, r->clones->len,
-                                (int) g_array_index(r->clones, pid_t, 0));
+                                (int) g_array_index(r->clones, RequestClone, 0).pid);
         else
                 log_event(r->result == REQUEST_DENIED ? LOG_NOTICE : LOG_INFO,
                                 r->result == REQUEST_DENIED ? LOG_EVENT_DENIED : LOG_EVENT_FAILED, r->target_pid,
@@ -132,33 +134,72 @@ static void request_log_end(const Request *r)
                                 r->error.message);
 }
 
-/* r->error says how it ended; @made is what the worker made, NULL where it made nothing. Answers, tells, logs. */
-static void request_finish(Request *r, const WorkerResult *made)
+static void take_clones(Request *r, const WorkerResult *made)
 {
+        for (size_t i = 0; i < made->n; i++) {
+                const RequestClone c = {made->sources[i], made->pids[i]};
+
+                g_array_append_val(r->clones, c);
+        }
+}
+
+/* Nobody can be told of them, so that they are to be nobody's. */
+static void end_clones(Request *r, const WorkerResult *made, int k)
+{
+        for (size_t i = 0; i < made->n; i++) {
+                int e = pidfd_end(made->pidfds[i]);
+
+                if (e < 0)
+                        log_event(LOG_ERR, NULL, made->pids[i], "Process %d, a clone that nobody was told of, cannot be ended: %s",
+                                        (int) made->pids[i], g_strerror(-e));
+        }
+        g_array_set_size(r->clones, 0);
+        clone_error_set(&r->error, CLONE_ERROR_FAILED, -k, "The clones of process %d were ended, because the answer could not be sent: %s",
+                        (int) r->target_pid, g_strerror(-k));
+        r->result = REQUEST_FAILED;
+        (void) request_reply(r, NULL); /* an error is answered for good */
+}
+
+void request_finish(Request *r, const WorkerResult *made)
+{
+        int k;
+
         request_set_state(r, REQUEST_FINISHED);
         r->result = request_result_from_error(r->error.code);
         r->finished = now_usec();
         r->check = polkit_check_free(r->check);
+        r->scope = scope_free(r->scope);
         r->deadline = sd_event_source_disable_unref(r->deadline);
         queue_remove(r->manager->queue, &r->item);
 
         if (made) {
-                g_array_append_vals(r->clones, made->pids, (guint) made->n);
+                take_clones(r, made);
                 r->notes = g_strdupv((char **) made->notes);
                 r->pause_nsec = made->pause_nsec;
-                manager_count_live(r->manager, r->item.uid, made->pidfds, made->n);
         }
 
         /* The caller waits for the answer, nobody for the signals. */
-        request_reply(r, made ? made->pidfds : NULL);
+        k = request_reply(r, made ? made->pidfds : NULL);
+        if (k < 0 && made) {
+                end_clones(r, made, k);
+                made = NULL;
+        }
+        if (!made) /* ended with what it had, or was never there */
+                g_clear_pointer(&r->unit, g_free);
+        if (made)
+                live_add(r->manager->live,
+                                &(LiveClone){.uid = r->item.uid, .request = r->id, .followed = r->spec.parent == CLONE_PARENT_DAEMON},
+                                made->sources, made->pidfds, made->n);
         r->target = target_free(r->target);
+        r->spec.fds = clone_fds_free(r->spec.fds); /* whoever reads from the other end of a pipe waits for this */
         request_log_end(r);
         request_emit_changed(r, "State", "Result", "Error", "Clones", "Notes", "TargetPauseNSec", "FinishedUSecMonotonic",
-                        NULL);
+                        "Unit", NULL);
+        manager_announce(r->manager, r);
         manager_request_finished(r->manager, r); /* may free it */
 }
 
-static void request_fail(Request *r, const CloneError *error)
+void request_fail(Request *r, const CloneError *error)
 {
         if (error != &r->error)
                 clone_error_set(&r->error, error->code, error->error_number, "%s", error->message);
@@ -175,8 +216,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
-/* The requester may; the request takes its place in the queue. Only now time starts to run: before, a password may be typed. */
-static void request_admit(Request *r)
+void request_admit(Request *r)
 {
         int k = 0;
 
@@ -193,96 +233,45 @@ static void request_admit(Request *r)
 
         request_set_state(r, REQUEST_QUEUED);
         queue_ready(r->manager->queue, &r->item);
-        if (r->method == REQUEST_METHOD_SUBMIT && r->message)
-                request_reply(r, NULL);
+        k = r->method == REQUEST_METHOD_SUBMIT ? request_reply(r, NULL) : 0;
+        if (k < 0) {
+                clone_error_set(&r->error, CLONE_ERROR_FAILED, -k, "Request %" PRIu64 " cannot be told of: %s", r->id, g_strerror(-k));
+                request_finish(r, NULL);
+                return;
+        }
         manager_schedule(r->manager);
 }
 
-/* 0 where the target's credentials are still those that were judged; -ESTALE where not. */
-static int request_check_unchanged(Request *r)
-{
-        Credentials now;
-        int k;
-
-        k = target_read_credentials(r->target, r->manager->host.user_namespace, &now);
-        if (k < 0)
-                return k;
-        return credentials_equal(&now, &r->credentials) ? 0 : -ESTALE;
-}
-
-static void on_polkit_done(int k, const CloneError *error, void *userdata)
+static void on_scope_done(int k, const CloneError *error, void *userdata)
 {
         Request *r = userdata;
 
-        r->check = NULL; /* freed by whoever calls this */
-
-        if (k < 0) {
-                request_fail(r, error);
-                return;
-        }
-
-        /* While polkit thought about one program, another may have taken its place. */
-        k = request_check_unchanged(r);
-        if (k == 0)
-                request_admit(r);
-        else /* a failure to read is found by it again */
-                request_authorize(r);
+        r->scope = NULL; /* freed by whoever calls this */
+        if (k < 0)
+                worker_kill(r->worker, error->code, error->message);
+        else
+                worker_go(r->worker);
 }
 
-void request_authorize(Request *r)
+/* Held, they have not run yet: systemd puts them into their scope, where one is asked for. */
+static void on_held(Worker *w, const WorkerResult *result, void *userdata)
 {
-        Manager *m = r->manager;
-        PolkitQuestion question;
-        AuthorizeClass class;
-        int k;
+        _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
+        Request *r = userdata;
+        const ScopeMembers members = {result->pids, result->pidfds, result->n};
+        g_autofree char *description = NULL;
 
-        if (r->n_judged++ >= JUDGED_MAX) {
-                clone_error_set(&r->error, CLONE_ERROR_ACCESS_DENIED, 0,
-                                "Process %d changed its credentials or its program %u times while it was judged",
-                                (int) r->target_pid, JUDGED_MAX);
-                request_finish(r, NULL);
+        if (!r->spec.scope) {
+                worker_go(w);
                 return;
         }
 
-        k = target_read_credentials(r->target, m->host.user_namespace, &r->credentials);
-        if (k < 0) {
-                if (k == -ESRCH)
-                        clone_error_set(&r->error, CLONE_ERROR_NO_SUCH_PROCESS, 0, "Process %d ended", (int) r->target_pid);
-                else
-                        clone_error_set(&r->error, CLONE_ERROR_ACCESS_DENIED, -k,
-                                        "The credentials of process %d cannot be read: %s", (int) r->target_pid,
-                                        g_strerror(-k));
-                request_finish(r, NULL);
-                return;
-        }
-
-        /* Yama's scope is a switch that is turned while the daemon runs. */
-        k = host_read("/proc", &m->host);
-        if (k < 0) {
-                clone_error_set(&r->error, CLONE_ERROR_ACCESS_DENIED, -k, "What this machine allows to be traced cannot be read: %s",
-                                g_strerror(-k));
-                request_finish(r, NULL);
-                return;
-        }
-
-        class = authorize_classify(&r->peer->requester, &r->credentials, &m->host);
-        r->superuser = class == AUTHORIZE_SUPERUSER;
-        if (class == AUTHORIZE_SUPERUSER) {
-                request_admit(r);
-                return;
-        }
-
-        question = (PolkitQuestion){
-                .class = class,
-                .target = r->target,
-                .credentials = &r->credentials,
-                .interactive = r->message && sd_bus_message_get_allow_interactive_authorization(r->message) > 0,
-        };
-        k = polkit_ask(m->polkit, r->peer, &question, on_polkit_done, r, &r->check, &r->error);
-        if (k > 0)
-                request_admit(r);
-        else if (k < 0)
-                request_finish(r, NULL);
+        /* Both numbers together are never given twice while the machine runs, and the first is what people look for. */
+        description = g_strdup_printf("Clone of process %d", (int) r->target_pid);
+        r->unit = r->spec.scope->name ? g_strdup(r->spec.scope->name)
+                                      : g_strdup_printf("remfork-%d-%" PRIx64 ".scope", (int) result->pids[0], r->started);
+        if (scope_start(&r->scope, r->manager->bus, r->unit, description, r->spec.scope, &members, on_scope_done, r, &error) < 0)
+                worker_kill(w, error.code, error.message);
 }
 
 static void on_released(Worker *w, const WorkerResult *result, void *userdata)
@@ -307,7 +296,7 @@ static void on_exited(Worker *w, pid_t pid, int code, int status, void *userdata
         bool known = false;
 
         for (guint i = 0; i < r->clones->len && !known; i++)
-                known = g_array_index(r->clones, pid_t, i) == pid;
+                known = g_array_index(r->clones, RequestClone, i).pid == pid;
         for (guint i = 0; i < r->exits->len && known; i++)
                 known = g_array_index(r->exits, RequestExit, i).pid != pid;
         if (!known)
@@ -321,7 +310,7 @@ static void on_gone(Worker *w, void *userdata)
 {
         Request *r = userdata;
 
-        r->worker = worker_free(r->worker);
+        manager_put_worker(r->manager, r->item.uid, g_steal_pointer(&r->worker));
 
         if (r->state == REQUEST_FINISHED) {
                 manager_worker_gone(r->manager, r); /* may free it */
@@ -339,14 +328,14 @@ static void on_gone(Worker *w, void *userdata)
 void request_run(Request *r)
 {
         Manager *m = r->manager;
-        const WorkerHandler handler = {on_released, on_failed, on_exited, on_gone, r};
+        const WorkerHandler handler = {on_held, on_released, on_failed, on_exited, on_gone, r};
         WorkerJob job;
         int k;
 
         request_set_state(r, REQUEST_RUNNING);
         r->started = now_usec();
 
-        k = manager_choose_engine(m, r->spec.engine, &r->engine, &r->error);
+        k = manager_choose_engine(m, &r->spec, &r->engine, &r->error);
         if (k < 0) {
                 request_finish(r, NULL);
                 return;
@@ -358,11 +347,15 @@ void request_run(Request *r)
                 .target = r->target,
                 .spec = r->spec,
                 .authorized = r->credentials,
+                .class = r->class,
+                .requester = r->peer ? r->peer->requester : (Requester){},
+                .host = m->host,
                 .superuser = r->superuser,
                 .own_user_namespace = m->host.user_namespace,
                 .stop_timeout_usec = m->conf.target_stop_timeout_usec,
+                .hold = r->spec.scope || r->spec.tree || r->spec.count > ROOM_MAX,
         };
-        k = worker_new(&r->worker, m->event, &job, &handler);
+        k = manager_start_worker(m, r->item.uid, &job, &handler, &r->worker);
         if (k < 0) {
                 clone_error_set(&r->error, CLONE_ERROR_FAILED, -k, "A worker cannot be started: %s", g_strerror(-k));
                 request_finish(r, NULL);

@@ -10,6 +10,8 @@
 
 static const char *const trigger_names[_CLONE_TRIGGER_MAX] = {"immediate", "syscall"};
 static const char *const parent_names[_CLONE_PARENT_MAX] = {"shared", "daemon"};
+static const char *const threads_names[_CLONE_THREADS_MAX] = {"all", "caller"};
+static const char *const isolate_names[_CLONE_ISOLATE_MAX] = {"none", "files", "all"};
 static const char *const engine_names[_CLONE_ENGINE_MAX] = {"auto", "kernel", "ptrace"};
 
 /* One option; the D-Bus type is checked before set() reads the value. */
@@ -17,7 +19,6 @@ typedef struct Option {
         const char *key;
         const char *type;
         int (*set)(const struct Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error);
-        const char *harmless; /* of an option not served yet: the value that asks for nothing */
 } Option;
 
 static int bad_message(CloneError *error, int r)
@@ -68,6 +69,26 @@ static int set_parent(const Option *o, sd_bus_message *message, CloneSpec *spec,
         return 0;
 }
 
+static int set_threads(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int r = read_name(o, message, threads_names, _CLONE_THREADS_MAX, error);
+
+        if (r < 0)
+                return r;
+        spec->threads = (CloneThreads) r;
+        return 0;
+}
+
+static int set_isolate(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        int r = read_name(o, message, isolate_names, _CLONE_ISOLATE_MAX, error);
+
+        if (r < 0)
+                return r;
+        spec->isolate = (CloneIsolate) r;
+        return 0;
+}
+
 static int set_engine(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
 {
         int r = read_name(o, message, engine_names, _CLONE_ENGINE_MAX, error);
@@ -78,15 +99,30 @@ static int set_engine(const Option *o, sd_bus_message *message, CloneSpec *spec,
         return 0;
 }
 
-static int set_stopped(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+static int read_boolean(sd_bus_message *message, bool *ret, CloneError *error)
 {
         int value, r; /* sd-bus writes an int for 'b' */
 
         r = sd_bus_message_read_basic(message, 'b', &value);
         if (r < 0)
                 return bad_message(error, r);
-        spec->stopped = value != 0;
+        *ret = value != 0;
         return 0;
+}
+
+static int set_stopped(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return read_boolean(message, &spec->stopped, error);
+}
+
+static int set_session(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return read_boolean(message, &spec->session, error);
+}
+
+static int set_tree(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return read_boolean(message, &spec->tree, error);
 }
 
 static int set_count(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
@@ -122,6 +158,65 @@ static int set_timeout(const Option *o, sd_bus_message *message, CloneSpec *spec
         return 0;
 }
 
+/* stdin, stdout and stderr, by the option's name. */
+static int set_standard_fd(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        uint32_t number = strcmp(o->key, "stdin") == 0 ? 0 : strcmp(o->key, "stdout") == 0 ? 1 : 2;
+        int fd, r;
+
+        r = sd_bus_message_read_basic(message, 'h', &fd);
+        if (r < 0)
+                return bad_message(error, r);
+        return clone_fds_add(&spec->fds, o->key, number, fd, number == 0 ? CLONE_FD_READ : CLONE_FD_WRITE, error);
+}
+
+static int set_fds(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        uint32_t number;
+        int fd, r;
+
+        r = sd_bus_message_enter_container(message, 'a', "(uh)");
+        while (r >= 0 && (r = sd_bus_message_read(message, "(uh)", &number, &fd)) > 0) {
+                r = clone_fds_add(&spec->fds, o->key, number, fd, CLONE_FD_ANY, error);
+                if (r < 0)
+                        return r;
+        }
+        if (r >= 0)
+                r = sd_bus_message_exit_container(message);
+        return r < 0 ? bad_message(error, r) : 0;
+}
+
+static int set_close(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        uint32_t number;
+        int r;
+
+        r = sd_bus_message_enter_container(message, 'a', "u");
+        while (r >= 0 && (r = sd_bus_message_read_basic(message, 'u', &number)) > 0) {
+                r = clone_fds_add_closed(&spec->fds, o->key, number, error);
+                if (r < 0)
+                        return r;
+        }
+        if (r >= 0)
+                r = sd_bus_message_exit_container(message);
+        return r < 0 ? bad_message(error, r) : 0;
+}
+
+static int set_scope(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return clone_scope_read_name(&spec->scope, o->key, message, error);
+}
+
+static int set_slice(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return clone_scope_read_slice(&spec->scope, o->key, message, error);
+}
+
+static int set_properties(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return clone_scope_read_properties(&spec->scope, o->key, message, error);
+}
+
 int spec_engine_from_string(const char *name)
 {
         for (int i = 0; i < _CLONE_ENGINE_MAX; i++)
@@ -130,52 +225,25 @@ int spec_engine_from_string(const char *name)
         return -EINVAL;
 }
 
-/* An option of the interface that this version does not serve: refused, unless its value asks for nothing. */
-static int set_unserved(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
-{
-        int r;
-
-        if (o->harmless && o->type[0] == 's') {
-                const char *value;
-
-                r = sd_bus_message_read_basic(message, 's', &value);
-                if (r < 0)
-                        return bad_message(error, r);
-                if (strcmp(value, o->harmless) == 0)
-                        return 0;
-        } else if (o->harmless && o->type[0] == 'b') {
-                int value;
-
-                r = sd_bus_message_read_basic(message, 'b', &value);
-                if (r < 0)
-                        return bad_message(error, r);
-                if (!value)
-                        return 0;
-        }
-
-        if (o->harmless && o->harmless[0])
-                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EOPNOTSUPP,
-                                "Option %s is not supported by this version, except as %s", o->key, o->harmless);
-        return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EOPNOTSUPP, "Option %s is not supported by this version",
-                        o->key);
-}
-
 static const Option option_table[] = {
-        {"trigger", "s", set_trigger, NULL},
-        {"parent", "s", set_parent, NULL},
-        {"engine", "s", set_engine, NULL},
-        {"stopped", "b", set_stopped, NULL},
-        {"count", "u", set_count, NULL},
-        {"timeout-usec", "t", set_timeout, NULL},
-        {"threads", "s", set_unserved, "all"},
-        {"isolate", "s", set_unserved, "none"},
-        {"tree", "b", set_unserved, "false"},
-        {"scope", "s", set_unserved, ""},
-        {"slice", "s", set_unserved, ""},
-        {"stdin", "h", set_unserved, NULL},
-        {"stdout", "h", set_unserved, NULL},
-        {"stderr", "h", set_unserved, NULL},
-        {"fds", "a(uh)", set_unserved, NULL},
+        {"trigger", "s", set_trigger},
+        {"parent", "s", set_parent},
+        {"threads", "s", set_threads},
+        {"engine", "s", set_engine},
+        {"stopped", "b", set_stopped},
+        {"session", "b", set_session},
+        {"count", "u", set_count},
+        {"timeout-usec", "t", set_timeout},
+        {"isolate", "s", set_isolate},
+        {"tree", "b", set_tree},
+        {"scope", "s", set_scope},
+        {"slice", "s", set_slice},
+        {"properties", "a(sv)", set_properties},
+        {"stdin", "h", set_standard_fd},
+        {"stdout", "h", set_standard_fd},
+        {"stderr", "h", set_standard_fd},
+        {"fds", "a(uh)", set_fds},
+        {"close", "au", set_close},
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(option_table) <= 32); /* bits of "seen" below */
 
@@ -224,9 +292,28 @@ static int read_option(sd_bus_message *message, CloneSpec *spec, uint32_t *seen,
         return r < 0 ? bad_message(error, r) : 0;
 }
 
+/* What makes no sense together. */
+static int check_combination(const CloneSpec *spec, CloneError *error)
+{
+        if (spec->tree && spec->count != 1)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "Option count is %" PRIu32 ", with tree only 1 was expected: ask once for each tree", spec->count);
+        if (spec->tree && spec->trigger == CLONE_TRIGGER_SYSCALL)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "Option trigger is \"syscall\", with tree \"immediate\" was expected: the processes of a tree make no call at one instant");
+        return 0;
+}
+
+void spec_clear(CloneSpec *spec)
+{
+        clone_fds_free(spec->fds);
+        clone_scope_free(spec->scope);
+        *spec = CLONE_SPEC_DEFAULT;
+}
+
 int spec_read(sd_bus_message *message, CloneSpec *ret, CloneError *error)
 {
-        CloneSpec spec = CLONE_SPEC_DEFAULT;
+        _cleanup_spec_ CloneSpec spec = CLONE_SPEC_DEFAULT;
         uint32_t seen = 0;
         int r;
 
@@ -250,6 +337,17 @@ int spec_read(sd_bus_message *message, CloneSpec *ret, CloneError *error)
         if (r < 0)
                 return bad_message(error, r);
 
+        r = check_combination(&spec, error);
+        if (r < 0)
+                return r;
+        r = clone_scope_check(spec.scope, error);
+        if (r < 0)
+                return r;
+        if (spec.scope && !spec.scope->wanted) /* an empty slice, no properties: nothing was asked for */
+                spec.scope = clone_scope_free(spec.scope);
+
         *ret = spec;
+        spec.fds = NULL; /* the caller's now, both */
+        spec.scope = NULL;
         return 0;
 }

@@ -73,14 +73,53 @@ int target_new(Target **ret, pid_t pid, CloneError *error)
         return target_new_take(ret, pid, pidfd, error);
 }
 
+/* How far a file is read. */
+typedef enum Extent {
+        EXTENT_WHOLE, /* to its end, which an empty read tells */
+        EXTENT_PIECE, /* the kernel makes the text of one piece (fs/seq_file.c: single_open()), so a read that is not full has its end */
+        EXTENT_BEGIN, /* one read */
+} Extent;
+
+static int read_file(const Target *t, const char *name, Extent extent, char **ret, size_t *ret_size)
+{
+        _cleanup_close_ int fd = -EBADF;
+        g_autoptr(GString) text = g_string_new(NULL);
+
+        fd = openat(t->procfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        if (fd < 0)
+                return errno == ENOENT && target_check_alive(t) < 0 ? -ESRCH : -errno;
+
+        for (;;) {
+                char buffer[4096];
+                ssize_t n = RETRY_EINTR(read(fd, buffer, sizeof(buffer)));
+
+                if (n < 0)
+                        return -errno;
+                g_string_append_len(text, buffer, n);
+                if (n == 0 || extent == EXTENT_BEGIN || (extent == EXTENT_PIECE && n < (ssize_t) sizeof(buffer)))
+                        break;
+        }
+
+        if (ret_size)
+                *ret_size = text->len;
+        *ret = g_string_free(g_steal_pointer(&text), FALSE);
+        return 0;
+}
+
 /* The PID that /proc/self/fdinfo has for a pidfd: -1 where its process is gone (fs/pidfs.c), 0 where it is not visible here. */
 static int pidfd_get_pid(int pidfd, pid_t *ret)
 {
-        g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", pidfd), *text = NULL;
+        char path[sizeof("/proc/self/fdinfo/") + 3 * sizeof(int)], text[1024]; /* made of one piece, at the beginning of which it is */
+        _cleanup_close_ int fd = -EBADF;
         const char *p;
+        ssize_t n;
 
-        if (!g_file_get_contents(path, &text, NULL, NULL))
+        (void) snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : RETRY_EINTR(read(fd, text, sizeof(text) - 1));
+        if (n < 0)
                 return -EBADF;
+        text[n] = '\0';
 
         p = strstr(text, "\nPid:");
         if (!p)
@@ -90,8 +129,49 @@ static int pidfd_get_pid(int pidfd, pid_t *ret)
         return *ret > 0 ? 0 : -ESRCH;
 }
 
+/* The number behind "\n@key:" of /proc/PID/status. */
+static int status_field(const char *status, const char *key, unsigned long *ret)
+{
+        g_autofree char *needle = g_strdup_printf("\n%s:", key);
+        const char *p = strstr(status, needle);
+        char *end;
+
+        if (!p)
+                return -EBADMSG;
+
+        p += strlen(needle);
+        errno = 0;
+        *ret = strtoul(p, &end, 10);
+        return errno != 0 || end == p ? -EBADMSG : 0;
+}
+
+/*
+ * A pidfd of PIDFD_THREAD (Linux 6.9) may be that of any thread: /proc/TID is there for each of them, and TID is another number than
+ * the process has, by which requests for one process are kept from running at once.
+ */
+static int check_leader(const Target *t, CloneError *error)
+{
+        g_autofree char *status = NULL;
+        unsigned long tgid;
+        int r;
+
+        r = read_file(t, "status", EXTENT_PIECE, &status, NULL);
+        if (r >= 0)
+                r = status_field(status, "Tgid", &tgid);
+        if (r == -ESRCH)
+                return clone_error_set(error, CLONE_ERROR_NO_SUCH_PROCESS, ESRCH, "There is no process %d", (int) t->pid);
+        if (r < 0)
+                return clone_error_set(error, CLONE_ERROR_FAILED, -r, "The status of process %d cannot be read: %s", (int) t->pid,
+                                g_strerror(-r));
+        if (tgid != (unsigned long) t->pid)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "The pidfd is that of thread %d, one of its process %lu was expected", (int) t->pid, tgid);
+        return 0;
+}
+
 int target_new_from_pidfd(Target **ret, int pidfd, CloneError *error)
 {
+        g_autoptr(Target) t = NULL;
         pid_t pid = 0;
         int r, fd;
 
@@ -107,7 +187,22 @@ int target_new_from_pidfd(Target **ret, int pidfd, CloneError *error)
                 return clone_error_set(error, CLONE_ERROR_FAILED, errno, "The pidfd cannot be duplicated: %s",
                                 g_strerror(errno));
 
-        return target_new_take(ret, pid, fd, error);
+        r = target_new_take(&t, pid, fd, error);
+        if (r >= 0)
+                r = check_leader(t, error);
+        if (r < 0)
+                return r;
+
+        *ret = g_steal_pointer(&t);
+        return 0;
+}
+
+Target *target_new_received(pid_t pid, int pidfd, int procfd)
+{
+        Target *t = g_new(Target, 1);
+
+        *t = (Target){.pid = pid, .pidfd = pidfd, .procfd = procfd};
+        return t;
 }
 
 Target *target_free(Target *t)
@@ -144,78 +239,91 @@ int target_check_alive(const Target *t)
 
 int target_read_file(const Target *t, const char *name, char **ret, size_t *ret_size)
 {
-        _cleanup_close_ int fd = -EBADF;
-        g_autoptr(GString) text = g_string_new(NULL);
+        return read_file(t, name, EXTENT_WHOLE, ret, ret_size);
+}
 
-        fd = openat(t->procfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-        if (fd < 0)
-                return errno == ENOENT && target_check_alive(t) < 0 ? -ESRCH : -errno;
+int target_read_lines(const Target *t, const char *name, char **ret)
+{
+        char *end;
+        int r;
 
-        for (;;) {
-                char buffer[4096];
-                ssize_t n = RETRY_EINTR(read(fd, buffer, sizeof(buffer)));
+        r = read_file(t, name, EXTENT_BEGIN, ret, NULL);
+        if (r < 0)
+                return r;
 
-                if (n < 0)
-                        return -errno;
-                if (n == 0)
-                        break;
-                g_string_append_len(text, buffer, n);
-        }
-
-        if (ret_size)
-                *ret_size = text->len;
-        *ret = g_string_free(g_steal_pointer(&text), FALSE);
+        end = strrchr(*ret, '\n');
+        *(end ? end + 1 : *ret) = '\0'; /* what follows is no whole line */
         return 0;
 }
 
-/* The number behind "\n@key:" of /proc/PID/status. */
-static int status_field(const char *status, const char *key, unsigned long *ret)
+/* The three masks, in hexadecimal; one that is missing counts as empty. */
+static uint64_t read_signals(const char *status)
 {
-        g_autofree char *needle = g_strdup_printf("\n%s:", key);
-        const char *p = strstr(status, needle);
-        char *end;
+        static const char *const keys[] = {"\nSigBlk:", "\nSigIgn:", "\nSigCgt:"};
+        uint64_t signals = 0;
 
-        if (!p)
-                return -EBADMSG;
+        for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+                const char *p = strstr(status, keys[i]);
 
-        p += strlen(needle);
-        errno = 0;
-        *ret = strtoul(p, &end, 10);
-        return errno != 0 || end == p ? -EBADMSG : 0;
+                if (p)
+                        signals |= g_ascii_strtoull(p + strlen(keys[i]), NULL, 16);
+        }
+
+        return signals;
 }
 
 /*
  * /proc/PID/stat: the name in brackets may hold anything, also brackets and blanks, so the fields are counted from the last
- * closing one. state is field 3, flags 9, starttime 22, processor 39.
+ * closing one. state is field 3, pgrp 5, session 6, flags 9, starttime 22, vsize 23, processor 39.
  */
 static int parse_stat(const char *stat, TargetStatus *ret)
 {
         const char *p = strrchr(stat, ')');
         unsigned flags;
-        int ppid;
+        uint64_t size;
+        int ppid, group, session;
 
         if (!p ||
-            sscanf(p + 1, " %c %d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" G_GUINT64_FORMAT
-                          " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %u",
-                            &ret->state, &ppid, &flags, &ret->start_time, &ret->processor) != 5)
+            sscanf(p + 1, " %c %d %d %d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" G_GUINT64_FORMAT
+                          " %" G_GUINT64_FORMAT " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %u",
+                            &ret->state, &ppid, &group, &session, &flags, &ret->start_time, &size, &ret->processor) != 8)
                 return -EBADMSG;
 
         ret->parent = ppid;
+        ret->mapped_pages = size / (uint64_t) sysconf(_SC_PAGESIZE);
+        ret->group = group;
+        ret->session = session;
         ret->kernel_thread = (flags & PROC_PF_KTHREAD) != 0;
         return 0;
+}
+
+/* A kernel without PID namespaces has no such line. */
+static pid_t parse_own_pid(const Target *t, const char *status)
+{
+        const char *p = strstr(status, "\nNSpid:");
+        const char *end, *last;
+
+        if (!p)
+                return t->pid;
+
+        p++;
+        end = strchrnul(p, '\n');
+        for (last = end; last > p && last[-1] != '\t'; last--)
+                ;
+        return (pid_t) strtol(last, NULL, 10);
 }
 
 int target_read_status(const Target *t, TargetStatus *ret)
 {
         g_autofree char *stat = NULL, *status = NULL;
-        unsigned long tracer, threads, seccomp;
+        unsigned long tracer, threads, seccomp, locked;
         TargetStatus s = {};
         int r;
 
-        r = target_read_file(t, "stat", &stat, NULL);
+        r = read_file(t, "stat", EXTENT_PIECE, &stat, NULL);
         if (r < 0)
                 return r;
-        r = target_read_file(t, "status", &status, NULL);
+        r = read_file(t, "status", EXTENT_PIECE, &status, NULL);
         if (r < 0)
                 return r;
 
@@ -227,11 +335,32 @@ int target_read_status(const Target *t, TargetStatus *ret)
                 return -EBADMSG;
         if (status_field(status, "Seccomp", &seccomp) < 0) /* a kernel without CONFIG_SECCOMP has no such line */
                 seccomp = 0;
+        if (status_field(status, "VmLck", &locked) < 0) /* what has no memory has no such line */
+                locked = 0;
 
+        s.own_pid = parse_own_pid(t, status);
         s.tracer = (pid_t) tracer;
         s.threads = (unsigned) threads;
         s.seccomp = (int) seccomp;
+        s.locked = locked;
+        s.signals = read_signals(status);
 
         *ret = s;
+        return target_check_alive(t);
+}
+
+int target_read_start_time(const Target *t, uint64_t *ret)
+{
+        g_autofree char *stat = NULL;
+        TargetStatus s = {};
+        int r;
+
+        r = read_file(t, "stat", EXTENT_PIECE, &stat, NULL);
+        if (r >= 0)
+                r = parse_stat(stat, &s);
+        if (r < 0)
+                return r;
+
+        *ret = s.start_time;
         return target_check_alive(t);
 }

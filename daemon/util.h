@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <glib.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define _cleanup_close_ __attribute__((cleanup(closep)))
@@ -40,6 +42,15 @@ static inline void fclosep(FILE **f)
                 (fd) = -EBADF;          \
                 _taken_fd;              \
         })
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+static inline uint64_t monotonic_nsec(void)
+{
+        struct timespec ts;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &ts); /* cannot fail for this clock */
+        return (uint64_t) ts.tv_sec * 1000000000U + (uint64_t) ts.tv_nsec;
+}
 
 /* Repeats a call that a signal interrupted. */
 #define RETRY_EINTR(call)                                       \

@@ -60,7 +60,7 @@ static bool check_held(const WorkerMessage *m, size_t n_fds)
                 return false;
 
         for (uint32_t i = 0; i < m->held.n; i++)
-                if (m->held.pids[i] <= 0)
+                if (m->held.pids[i] <= 0 || m->held.sources[i] <= 0)
                         return false;
         return true;
 }
@@ -89,6 +89,8 @@ int worker_message_parse(const void *packet, size_t size, size_t n_fds, WorkerMe
         else if (m.type == WORKER_ERROR)
                 good = m.error.code > CLONE_ERROR_NONE && m.error.code < _CLONE_ERROR_MAX && m.error.error_number > 0 &&
                        m.error.error_number < 4096 && clean_text(m.error.text);
+        else if (m.type == WORKER_RELEASED)
+                good = m.released.again <= 1 && m.released.zero == 0;
         else
                 good = m.type != WORKER_EXITED || m.exited.pid > 0;
         if (!good)
@@ -98,9 +100,9 @@ int worker_message_parse(const void *packet, size_t size, size_t n_fds, WorkerMe
         return 0;
 }
 
-int worker_message_send(int fd, const WorkerMessage *message, const int *fds, size_t n_fds)
+int worker_packet_send(int fd, const void *data, size_t size, const int *fds, size_t n_fds)
 {
-        struct iovec iov = {(void *) message, worker_message_size(message->type)};
+        struct iovec iov = {(void *) data, size};
         struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
         Control control = {};
 
@@ -118,17 +120,15 @@ int worker_message_send(int fd, const WorkerMessage *message, const int *fds, si
         return RETRY_EINTR(sendmsg(fd, &header, MSG_NOSIGNAL)) < 0 ? -errno : 0;
 }
 
-int worker_message_receive(int fd, WorkerMessage *ret, int *fds, size_t *ret_n_fds)
+int worker_packet_receive(int fd, void *data, size_t size, bool nonblocking, size_t *ret_size, int *fds, size_t *ret_n_fds)
 {
-        WorkerMessage packet;
-        struct iovec iov = {&packet, sizeof(packet)};
+        struct iovec iov = {data, size};
         Control control = {};
         struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
         size_t n_fds = 0;
         ssize_t n;
-        int r;
 
-        n = RETRY_EINTR(recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+        n = RETRY_EINTR(recvmsg(fd, &header, (nonblocking ? MSG_DONTWAIT : 0) | MSG_CMSG_CLOEXEC));
         if (n < 0)
                 return -errno;
 
@@ -143,7 +143,34 @@ int worker_message_receive(int fd, WorkerMessage *ret, int *fds, size_t *ret_n_f
         if (n == 0 && n_fds == 0)
                 return 0;
 
-        r = header.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? -EBADMSG : worker_message_parse(&packet, (size_t) n, n_fds, ret);
+        if (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+                for (size_t i = 0; i < n_fds; i++)
+                        safe_close(fds[i]);
+                /* All that can be sent fits into the buffer: descriptors are dropped where there is no room for them here. */
+                return header.msg_flags & MSG_TRUNC ? -EBADMSG : -EMFILE;
+        }
+
+        *ret_size = (size_t) n;
+        *ret_n_fds = n_fds;
+        return 1;
+}
+
+int worker_message_send(int fd, const WorkerMessage *message, const int *fds, size_t n_fds)
+{
+        return worker_packet_send(fd, message, worker_message_size(message->type), fds, n_fds);
+}
+
+int worker_message_receive(int fd, WorkerMessage *ret, int *fds, size_t *ret_n_fds)
+{
+        WorkerMessage packet;
+        size_t size, n_fds;
+        int r;
+
+        r = worker_packet_receive(fd, &packet, sizeof(packet), true, &size, fds, &n_fds);
+        if (r <= 0)
+                return r;
+
+        r = worker_message_parse(&packet, size, n_fds, ret);
         if (r < 0) {
                 for (size_t i = 0; i < n_fds; i++)
                         safe_close(fds[i]);
@@ -152,4 +179,17 @@ int worker_message_receive(int fd, WorkerMessage *ret, int *fds, size_t *ret_n_f
 
         *ret_n_fds = n_fds;
         return 1;
+}
+
+int worker_go_send(int fd)
+{
+        return worker_packet_send(fd, &(char){'g'}, 1, NULL, 0);
+}
+
+int worker_go_receive(int fd)
+{
+        char go;
+        ssize_t n = RETRY_EINTR(recv(fd, &go, sizeof(go), 0));
+
+        return n < 0 ? -errno : n == 0 ? -EPIPE : 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -8,8 +9,10 @@
  * What a worker tells the daemon over a SOCK_SEQPACKET socket pair: one message a packet, a fixed struct each. The worker
  * handles memory of processes of any user, so the daemon takes nothing from it on trust.
  *
- * The order: NOTE any time before RELEASED; HELD, as many as @total needs, each with its pidfds in SCM_RIGHTS; then RELEASED
- * or ERROR, one of them and once; after RELEASED, where remforkd is the parent, EXITED.
+ * The order, for each job: NOTE any time before RELEASED; HELD, as many as @total needs, each with its pidfds in SCM_RIGHTS; then RELEASED
+ * or ERROR, one of them and once; after RELEASED, where remforkd is the parent, EXITED. Where the job says so, the worker waits after
+ * the last HELD for a packet that comes the other way: "go". Where it does not, HELD comes by a socket pair of its own, for
+ * which the daemon is not woken up.
  */
 typedef enum WorkerMessageType {
         WORKER_NOTE = 1,
@@ -30,9 +33,12 @@ typedef struct WorkerMessage {
                         uint32_t total; /* clones of the request */
                         uint32_t n;     /* clones in this message */
                         int32_t pids[WORKER_HELD_MAX];
+                        int32_t sources[WORKER_HELD_MAX]; /* what each is a clone of */
                 } held;
                 struct {
                         uint64_t pause_nsec;
+                        uint32_t again; /* 1: nothing is left of the job, and the worker waits for another one; else 0 */
+                        uint32_t zero;  /* 0 */
                 } released;
                 struct {
                         int32_t code;
@@ -67,3 +73,22 @@ int worker_message_send(int fd, const WorkerMessage *message, const int *fds, si
  * WORKER_HELD_MAX places), 0 where the worker closed its end, -EAGAIN where nothing is there yet, -EBADMSG, or another errno.
  */
 int worker_message_receive(int fd, WorkerMessage *ret, int *fds, size_t *ret_n_fds);
+
+/* The daemon's "go". 0 or a negative errno, -EPIPE where nobody is at the other end. */
+int worker_go_send(int fd);
+
+/* Waits for it. 0, -EPIPE where the daemon closed its end, or another negative errno. */
+int worker_go_receive(int fd);
+
+/*
+ * Packets of any kind with descriptors, at most WORKER_HELD_MAX of them, on a SOCK_SEQPACKET socket. Sending borrows @fds and
+ * blocks while the socket is full: 0 or a negative errno, -EPIPE where nobody is at the other end.
+ */
+int worker_packet_send(int fd, const void *data, size_t size, const int *fds, size_t n_fds);
+
+/*
+ * 1 and a packet of *@ret_size bytes with descriptors (close-on-exec, the caller's now), 0 where the other end is closed,
+ * -EAGAIN where @nonblocking and nothing is there, -EBADMSG for a packet that is larger than @size, -EMFILE where there is no room for its
+ * descriptors, which are lost with it, or another negative errno.
+ */
+int worker_packet_receive(int fd, void *data, size_t size, bool nonblocking, size_t *ret_size, int *fds, size_t *ret_n_fds);

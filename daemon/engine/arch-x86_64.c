@@ -8,7 +8,6 @@
 
 #include "daemon/engine/arch.h"
 
-#define SYSCALL_INSN_SIZE 2U /* 0f 05 */
 #define USER64_CS 0x33U      /* arch/x86/include/asm/segment.h: __USER_CS */
 
 #define FLAG_CF_TO_SF 0xd5U /* CF, PF, AF, ZF, SF: what SAHF loads */
@@ -35,7 +34,7 @@ bool arch_is_compat(const struct user_regs_struct *regs)
         return regs->cs != USER64_CS;
 }
 
-static bool is_restart_code(long rax)
+bool arch_is_restart_code(long rax)
 {
         return rax == -ARCH_ERESTARTSYS || rax == -ARCH_ERESTARTNOINTR || rax == -ARCH_ERESTARTNOHAND ||
                rax == -ARCH_ERESTART_RESTARTBLOCK;
@@ -43,7 +42,7 @@ static bool is_restart_code(long rax)
 
 bool arch_in_interrupted_call(const struct user_regs_struct *regs)
 {
-        return (long) regs->orig_rax >= 0 && is_restart_code((long) regs->rax);
+        return (long) regs->orig_rax >= 0 && arch_is_restart_code((long) regs->rax);
 }
 
 bool arch_hide_spurious_eintr(struct user_regs_struct *regs)
@@ -60,12 +59,65 @@ bool arch_hide_spurious_eintr(struct user_regs_struct *regs)
         return false;
 }
 
+/* mov $number,%eax somewhere before the syscall instruction; the nearest counts. -1 for none. */
+static long find_number(const uint8_t *code, size_t n)
+{
+        static const uint32_t numbers[] = {SYS_poll, SYS_nanosleep, SYS_futex, SYS_clock_nanosleep};
+
+        for (size_t at = n; at-- >= 1 + sizeof(uint32_t) + ARCH_SYSCALL_SIZE;) {
+                const uint8_t *p = code + at - sizeof(uint32_t) - ARCH_SYSCALL_SIZE;
+                uint32_t value;
+
+                if (*p != 0xb8)
+                        continue;
+                memcpy(&value, p + 1, sizeof(value));
+                for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+                        if (value == numbers[i])
+                                return value;
+        }
+
+        return -1;
+}
+
+#define CLOCKS_MAX 16U         /* clockid_t, but for those of a process' time, which are negative */
+#define LOWEST_POINTER 0x1000U /* what is less is a number */
+
+/* poll(fds, n, timeout), nanosleep(wanted, left), futex(word, operation, value, timeout), clock_nanosleep(clock, flags, wanted, left) */
+static long guess_number(const struct user_regs_struct *regs)
+{
+        if ((regs->rdi < CLOCKS_MAX || (int32_t) regs->rdi < 0) && regs->rsi <= 1 && regs->rdx >= LOWEST_POINTER)
+                return SYS_clock_nanosleep;
+        if (regs->rsi == 0 || regs->rsi >= LOWEST_POINTER)
+                return regs->rdi >= LOWEST_POINTER ? SYS_nanosleep : -1;
+        if ((regs->rdi & 3) == 0 && regs->r10 >= LOWEST_POINTER && (regs->rsi & 0x7f) <= 13)
+                return SYS_futex;
+        return SYS_poll;
+}
+
+bool arch_begin_anew(struct user_regs_struct *regs, const uint8_t *code, size_t n)
+{
+        long nr = (long) regs->orig_rax;
+
+        if (nr < 0 || (long) regs->rax != -ARCH_ERESTART_RESTARTBLOCK)
+                return false;
+        if (nr == SYS_restart_syscall)
+                nr = find_number(code, n);
+        if (nr < 0)
+                nr = guess_number(regs);
+        if (nr < 0)
+                return false;
+
+        regs->orig_rax = (unsigned long long) nr;
+        regs->rax = (unsigned long long) -ARCH_ERESTARTNOHAND;
+        return true;
+}
+
 struct user_regs_struct arch_rewind_entry(const struct user_regs_struct *regs)
 {
         struct user_regs_struct r = *regs;
 
         r.rax = regs->orig_rax;
-        r.rip -= SYSCALL_INSN_SIZE;
+        r.rip -= ARCH_SYSCALL_SIZE;
         r.orig_rax = (unsigned long long) -1;
         return r;
 }
@@ -187,6 +239,16 @@ static size_t emit_begin(Emitter *e, size_t *ret_child)
         return emit_displacement(e);
 }
 
+/* What every errand (arch_build_errand()) begins with, and no gadget does. */
+static const uint8_t errand_begin[] = {0x0f, 0x05, 0xb8, SYS_rt_sigprocmask, 0, 0, 0, 0xbf};
+
+static const uint8_t closing_begin[] = {0x0f, 0x05, 0x48, 0x89, 0xc7, 0xbe};
+
+bool arch_is_closing(const uint8_t code[static ARCH_GADGET_SIZE])
+{
+        return memcmp(code, closing_begin, sizeof(closing_begin)) == 0;
+}
+
 bool arch_is_gadget(const uint8_t code[static ARCH_GADGET_SIZE])
 {
         uint8_t begin[ARCH_GADGET_SIZE];
@@ -195,7 +257,7 @@ bool arch_is_gadget(const uint8_t code[static ARCH_GADGET_SIZE])
 
         /* A worker may be killed between two words: the first is written first and erased last, the others may be anything. */
         (void) emit_begin(&e, &child);
-        return memcmp(code, begin, child) == 0;
+        return memcmp(code, begin, child) == 0 || memcmp(code, errand_begin, sizeof(errand_begin)) == 0 || arch_is_closing(code);
 }
 
 size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask)
@@ -227,6 +289,127 @@ size_t arch_build_gadget(uint8_t code[static ARCH_GADGET_SIZE], const struct use
         emit(&e, &rip, sizeof(rip));
 
         return MIN((e.n + 7) & ~(size_t) 7, (size_t) ARCH_GADGET_SIZE);
+}
+
+size_t arch_build_errand(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask)
+{
+        Emitter e = {.code = code};
+        uint64_t rip = back->rip;
+        size_t mask_at, rip_at;
+
+        memset(code, 0, ARCH_GADGET_SIZE);
+
+        EMIT(&e, 0x0f, 0x05);                         /* syscall */
+        EMIT(&e, 0xb8, SYS_rt_sigprocmask, 0, 0, 0);  /* mov $..,%eax */
+        EMIT(&e, 0xbf, 2 /* SIG_SETMASK */, 0, 0, 0); /* mov $..,%edi */
+        EMIT(&e, 0x48, 0x8d, 0x35);                   /* lea mask(%rip),%rsi */
+        mask_at = emit_displacement(&e);
+        EMIT(&e, 0xba, 0, 0, 0, 0);                   /* mov $0,%edx: XOR would change the flags, which are still the task's */
+        EMIT(&e, 0x41, 0xba, sizeof(mask), 0, 0, 0);  /* mov $..,%r10d */
+        EMIT(&e, 0x0f, 0x05);                         /* syscall */
+        emit_registers(&e, back);
+        EMIT(&e, 0xff, 0x25);                         /* jmp *rip(%rip) */
+        rip_at = emit_displacement(&e);
+
+        set_displacement(&e, mask_at);
+        emit(&e, &mask, sizeof(mask));
+        set_displacement(&e, rip_at);
+        emit(&e, &rip, sizeof(rip));
+
+        return MIN((e.n + 7) & ~(size_t) 7, (size_t) ARCH_GADGET_SIZE);
+}
+
+size_t arch_build_closing(uint8_t code[static ARCH_GADGET_SIZE], const struct user_regs_struct *back, uint64_t mask, uint32_t size)
+{
+        Emitter e = {.code = code};
+        uint64_t rip = back->rip;
+        size_t mask_at, rip_at;
+
+        memset(code, 0, ARCH_GADGET_SIZE);
+
+        emit(&e, closing_begin, sizeof(closing_begin)); /* syscall; mov %rax,%rdi; mov $..,%esi */
+        emit(&e, &size, sizeof(size));
+        EMIT(&e, 0xb8, SYS_munmap, 0, 0, 0);          /* mov $..,%eax */
+        EMIT(&e, 0x0f, 0x05);                         /* syscall */
+        EMIT(&e, 0xb8, SYS_rt_sigprocmask, 0, 0, 0);  /* mov $..,%eax */
+        EMIT(&e, 0xbf, 2 /* SIG_SETMASK */, 0, 0, 0); /* mov $..,%edi */
+        EMIT(&e, 0x48, 0x8d, 0x35);                   /* lea mask(%rip),%rsi */
+        mask_at = emit_displacement(&e);
+        EMIT(&e, 0x31, 0xd2);                         /* xor %edx,%edx */
+        EMIT(&e, 0x41, 0xba, sizeof(mask), 0, 0, 0);  /* mov $..,%r10d */
+        EMIT(&e, 0x0f, 0x05);                         /* syscall */
+        emit_flags(&e, back->eflags);
+        emit_registers(&e, back);
+        emit_mov(&e, 0x49, 0xb9, back->r9);
+        EMIT(&e, 0xff, 0x25);                         /* jmp *rip(%rip) */
+        rip_at = emit_displacement(&e);
+
+        set_displacement(&e, mask_at);
+        emit(&e, &mask, sizeof(mask));
+        set_displacement(&e, rip_at);
+        emit(&e, &rip, sizeof(rip));
+
+        return MIN((e.n + 7) & ~(size_t) 7, (size_t) ARCH_GADGET_SIZE);
+}
+
+/* The part of the annex that is the same in each, but for the displacements. */
+static void emit_annex_begin(Emitter *e, size_t *ret_call, size_t *ret_parent)
+{
+        EMIT(e, 0x0f, 0x05);                    /* syscall */
+        EMIT(e, 0xe9);                          /* jmp marks */
+        *ret_call = emit_displacement(e);
+        EMIT(e, 0x0f, 0x05);                    /* syscall */
+        EMIT(e, 0x85, 0xc0);                    /* test %eax,%eax */
+        EMIT(e, 0x0f, 0x85);                    /* jnz marks */
+        *ret_parent = emit_displacement(e);
+        EMIT(e, 0x31, 0xff);                    /* xor %edi,%edi */
+        EMIT(e, 0xb8, SYS_exit_group, 0, 0, 0); /* mov $..,%eax */
+        EMIT(e, 0x0f, 0x05);                    /* syscall */
+        set_displacement(e, *ret_call);
+        set_displacement(e, *ret_parent);
+}
+
+bool arch_is_annex(const uint8_t code[static ARCH_ANNEX_TABLE])
+{
+        uint8_t begin[ARCH_GADGET_SIZE];
+        Emitter e = {.code = begin};
+        size_t call, parent;
+
+        emit_annex_begin(&e, &call, &parent);
+        return memcmp(code, begin, e.n) == 0;
+}
+
+/* Only what the closing gives back is used: a call leaves r8 and r10 alone. */
+void arch_build_annex(uint8_t code[static ARCH_ANNEX_TABLE], uint64_t cave, uint32_t n)
+{
+        const uint64_t close = cave + ARCH_SYSCALL_SIZE;
+        uint8_t all[ARCH_GADGET_SIZE] = {};
+        Emitter e = {.code = all};
+        size_t call, parent, loop;
+        int32_t d;
+
+        emit_annex_begin(&e, &call, &parent);
+        EMIT(&e, 0x4c, 0x8d, 0x05);               /* lea table(%rip),%r8 */
+        d = (int32_t) (ARCH_ANNEX_TABLE - (e.n + sizeof(d)));
+        emit(&e, &d, sizeof(d));
+        EMIT(&e, 0x41, 0xba);                     /* mov $n,%r10d */
+        emit(&e, &n, sizeof(n));
+        loop = e.n;
+        EMIT(&e, 0x49, 0x8b, 0x38);               /* mov (%r8),%rdi */
+        EMIT(&e, 0x49, 0x8b, 0x70, 0x08);         /* mov 8(%r8),%rsi */
+        EMIT(&e, 0x49, 0x8b, 0x50, 0x10);         /* mov 16(%r8),%rdx */
+        EMIT(&e, 0xb8, SYS_madvise, 0, 0, 0);     /* mov $..,%eax */
+        EMIT(&e, 0x0f, 0x05);                     /* syscall */
+        EMIT(&e, 0x49, 0x83, 0xc0, sizeof(ArchAdvice)); /* add $..,%r8 */
+        EMIT(&e, 0x41, 0xff, 0xca);               /* dec %r10d */
+        EMIT(&e, 0x75, (uint8_t) (loop - (e.n + 2))); /* jnz loop */
+        EMIT(&e, 0x48, 0x8d, 0x05);               /* lea annex(%rip),%rax */
+        d = -(int32_t) (e.n + sizeof(d));
+        emit(&e, &d, sizeof(d));
+        EMIT(&e, 0x49, 0xbb);                     /* mov $cave,%r11 */
+        emit(&e, &close, sizeof(close));
+        EMIT(&e, 0x41, 0xff, 0xe3);               /* jmp *%r11 */
+        memcpy(code, all, ARCH_ANNEX_TABLE);
 }
 
 /*

@@ -17,3 +17,12 @@
  * 0 with the address in @ret; -ENOENT where no executable mapping has room; -EBADMSG where @maps is not as proc(5) has it.
  */
 int cave_find(const char *maps, pid_t pid, size_t size, bool (*reusable)(const uint8_t *bytes), uint64_t *ret);
+
+/* The same for up to @max places; returns how many there are. One that is reused is only taken where there is no other. */
+int cave_find_many(const char *maps, pid_t pid, size_t size, bool (*reusable)(const uint8_t *bytes), uint64_t *ret, size_t max);
+
+/*
+ * Up to @max times @size bytes of zeros that can be written to and belong to nobody: the rest of the page in which an ELF
+ * file's variables end. Returns how many there are, perhaps none; -EBADMSG as above.
+ */
+int cave_find_variables(const char *maps, pid_t pid, size_t size, uint64_t *ret, size_t max);

@@ -20,6 +20,9 @@ typedef struct EngineHandler {
         /* The target does not run from now on until clone() lets it go: the time to set a limit. NULL where there is none. */
         void (*stopped)(void *userdata);
 
+        /* The target, of which stopped() told, runs again. NULL where nobody needs to know. */
+        void (*resumed)(void *userdata);
+
         /*
          * Called once with a process that can neither exec nor change its IDs and is what is cloned: the stopped target,
          * or a held clone of it that has not run yet. 0: go on; a negative errno, with @error filled: give up, the target
@@ -28,10 +31,16 @@ typedef struct EngineHandler {
         int (*judge)(Target *target, void *userdata, CloneError *error);
 
         /*
-         * All @n clones exist and are held; @pids are as this process sees them, @pidfds are borrowed. A negative errno:
-         * they are destroyed. Whoever is told must destroy them itself if the worker ends before clone() returned 0.
+         * The same for each other process of a tree, called with the process itself, which is stopped; not NULL where spec->tree
+         * is set.
          */
-        int (*held)(const pid_t *pids, const int *pidfds, size_t n, void *userdata, CloneError *error);
+        int (*judge_member)(Target *member, void *userdata, CloneError *error);
+
+        /*
+         * All @n clones exist and are held; @pids are as this process sees them, @pidfds are borrowed. @sources are what each is a
+         * clone of, the target's first; NULL where all are the target's. A negative errno: they are destroyed. Whoever is told must destroy them itself if the worker ends before clone() returned 0.
+         */
+        int (*held)(const pid_t *pids, const int *pidfds, const pid_t *sources, size_t n, void *userdata, CloneError *error);
 
         /* Something that the clone could not be given; one sentence. */
         void (*note)(const char *text, void *userdata);
@@ -70,6 +79,18 @@ extern const Engine engine_kernel;
 /* The size in bytes of the largest struct remfork_args that the running kernel takes, 0 where it has no remfork(2). */
 uint32_t engine_kernel_interface(void);
 extern const Engine engine_ptrace;
+
+/*
+ * What no engine clones: kernel threads, what has ended, what another process traces, and the init of a PID namespace where
+ * its parent is to be shared. 0, or a negative errno with @error filled.
+ */
+int engine_check_status(const Target *target, const TargetStatus *status, const CloneSpec *spec, CloneError *error);
+
+/* What no engine does for spec->tree. The daemon has refused it before. 0, or a negative errno with @error filled. */
+int engine_check_tree(const CloneSpec *spec, CloneError *error);
+
+/* How long a target may be stopped, or take to stop, in microseconds: what is asked for, or 2 s. */
+uint64_t engine_stop_timeout_usec(const CloneSpec *spec);
 
 /* The engine that serves @choice on this machine; -EOPNOTSUPP, with @error filled, where there is none. */
 int engine_choose(CloneEngine choice, const Engine **ret, CloneError *error);

@@ -3,15 +3,27 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "daemon/engine/engine.h"
+#include "daemon/engine/fds.h"
+#include "daemon/engine/fitout.h"
+#include "daemon/engine/kernel-call.h"
+#include "daemon/engine/kernel-fit.h"
+#include "daemon/engine/kernel-tids.h"
+#include "daemon/engine/kernel-timers.h"
+#include "daemon/engine/kernel-tree.h"
+#include "daemon/engine/notes.h"
 #include "daemon/engine/remfork.h"
 #include "daemon/engine/watched.h"
+#include "daemon/pidfd.h"
 #include "daemon/util.h"
 
-static long remfork(int pidfd, struct remfork_args *args)
+#define END_USEC (1U * G_USEC_PER_SEC) /* what is killed ends in a millisecond, unless its control group is frozen */
+
+long kernel_remfork(int pidfd, struct remfork_args *args)
 {
         long r = syscall(SYS_REMFORK, pidfd, args, sizeof(*args));
 
@@ -20,12 +32,13 @@ static long remfork(int pidfd, struct remfork_args *args)
 
 static int kernel_probe(CloneError *error)
 {
-        struct remfork_args args = {.flags = UINT64_MAX}; /* refused before anything else is looked at */
-        long r = remfork(-1, &args);
+        int r = remfork_probe();
 
-        if (r == -EINVAL)
+        if (r >= 0)
                 return 0;
-        return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, (int) -r, "This kernel has no remfork(2)");
+        if (r == -EINVAL || r == -E2BIG)
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EINVAL, "The remfork(2) of this kernel is older than this remforkd");
+        return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, -r, "This kernel has no remfork(2)");
 }
 
 uint32_t engine_kernel_interface(void)
@@ -45,7 +58,7 @@ uint32_t engine_kernel_interface(void)
 }
 
 /* The errnos of kernel-patch/remfork.2 in the words of the bus. */
-static int remfork_failed(const Target *target, const CloneSpec *spec, long r, CloneError *error)
+int kernel_failed(Target *target, const CloneSpec *spec, long r, CloneError *error)
 {
         static const struct {
                 int error_number;
@@ -61,12 +74,19 @@ static int remfork_failed(const Target *target, const CloneSpec *spec, long r, C
                 {EBUSY, CLONE_ERROR_BUSY, "it is traced by another process"},
                 {EINPROGRESS, CLONE_ERROR_UNSUPPORTED, "it is inside vfork()"},
                 {EALREADY, CLONE_ERROR_BUSY, "another request waits for it"},
-                {EOPNOTSUPP, CLONE_ERROR_UNSUPPORTED, "it has AMX tile data, which a clone would lose"},
+                {EOPNOTSUPP, CLONE_ERROR_UNSUPPORTED, "it has AMX tile data, or a thread with something that one of a clone cannot be given"},
                 {EAGAIN, CLONE_ERROR_LIMITS_EXCEEDED, "its RLIMIT_NPROC or its control group's pids.max is reached"},
+                {E2BIG, CLONE_ERROR_LIMITS_EXCEEDED, "it has too many threads or timers"},
                 {ENOMEM, CLONE_ERROR_LIMITS_EXCEEDED, "there is not enough memory"},
-                {ETIMEDOUT, CLONE_ERROR_TIMEOUT, "the trigger did not come in time"},
+                {EBADF, CLONE_ERROR_INVALID_ARGS, "a descriptor that its clone is to be given is beyond its RLIMIT_NOFILE"},
+                {ETIMEDOUT, CLONE_ERROR_TIMEOUT, "it made no system call in time, or it, or one of its threads, is frozen or in uninterruptible sleep"},
         };
 
+        if (r == -EOPNOTSUPP && spec->threads == CLONE_THREADS_ALL && error) {
+                kernel_name_odd_thread(target, error);
+                if (error->code != CLONE_ERROR_NONE)
+                        return (int) r;
+        }
         for (size_t i = 0; i < G_N_ELEMENTS(table); i++)
                 if (table[i].error_number == -r)
                         return clone_error_set(error, table[i].code, (int) -r, "Process %d cannot be cloned: %s",
@@ -77,66 +97,110 @@ static int remfork_failed(const Target *target, const CloneSpec *spec, long r, C
                         g_strerror((int) -r));
 }
 
+/*
+ * The clones of a request, each held by a descriptor of this process: the kernel kills a clone that was not let go when the
+ * last copy of its descriptor is closed, so also when this process is killed. Nothing of the hold can be seen in the clone.
+ */
 typedef struct Batch {
         pid_t pids[CLONE_COUNT_MAX];
         int pidfds[CLONE_COUNT_MAX];
+        int holds[CLONE_COUNT_MAX];
+        KernelFit *fits[CLONE_COUNT_MAX]; /* of those that were completed */
         size_t n;
+        bool released;
 } Batch;
 
-static void batch_clear(Batch *b)
+void kernel_destroy(const pid_t *pids, const int *pidfds, size_t n)
 {
-        for (size_t i = 0; i < b->n; i++)
+        for (size_t i = 0; i < n; i++)
+                (void) pidfd_end(pidfds[i]); /* it cannot be refused: this process could clone it */
+        pidfds_await_end(pidfds, n, END_USEC);
+        for (size_t i = 0; i < n; i++)
+                (void) waitpid(pids[i], NULL, __WALL | WNOHANG); /* ECHILD: no child or tracee of this process, which would hide its end */
+}
+
+static void batch_free(Batch *b)
+{
+        if (b && !b->released) /* one that was completed is held by its tracer alone */
+                kernel_destroy(b->pids, b->pidfds, b->n);
+        for (size_t i = 0; b && i < b->n; i++) {
+                safe_close(b->holds[i]);
                 safe_close(b->pidfds[i]);
-        b->n = 0;
+                kernel_fit_free(b->fits[i]);
+        }
+        g_free(b);
 }
 
-static void batch_kill(const Batch *b)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Batch, batch_free)
+
+static void batch_release(Batch *b)
 {
         for (size_t i = 0; i < b->n; i++)
-                (void) syscall(SYS_pidfd_send_signal, b->pidfds[i], SIGKILL, NULL, 0); /* ESRCH: it has ended by itself */
+                if (b->fits[i])
+                        kernel_unfit(b->fits[i]);
+                else
+                        (void) ioctl(b->holds[i], REMFORK_IOC_RELEASE, 0); /* cannot fail on such a descriptor */
+        b->released = true;
 }
 
-static int check_threads(Target *target, CloneError *error)
+static int check_status(Target *target, const CloneSpec *spec, TargetStatus *ret, CloneError *error)
 {
-        TargetStatus s;
-        int r = target_read_status(target, &s);
+        int r = target_read_status(target, ret);
 
         if (r < 0)
                 return clone_error_set(error, r == -ESRCH ? CLONE_ERROR_NO_SUCH_PROCESS : CLONE_ERROR_FAILED, -r,
                                 "The status of process %d cannot be read: %s", (int) target_pid(target), g_strerror(-r));
-        if (s.threads > 1)
-                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
-                                "Process %d has %u threads, and only one of them could be cloned: processes with one thread are supported so far",
-                                (int) target_pid(target), s.threads);
-        return 0;
+        return engine_check_status(target, ret, spec, error);
+}
+
+/* How long the target may take to come to its trigger, in ns. 0: as long as the request lives. */
+static uint64_t trigger_timeout(const CloneSpec *spec)
+{
+        uint64_t usec = spec->timeout_usec;
+
+        if (spec->trigger == CLONE_TRIGGER_IMMEDIATE)
+                usec = engine_stop_timeout_usec(spec);
+        return usec > UINT64_MAX / 1000 ? UINT64_MAX : usec * 1000;
 }
 
 /*
- * Clone number 0 comes of the target. The others are copies of the first, which is stopped meanwhile, so that all are of one
+ * Clone number 0 comes of the target. The others are copies of the first, which is held meanwhile, so that all are of one
  * instant and the target pays for one.
  */
-static int make_one(Batch *b, Target *target, const CloneSpec *spec, bool stopped, EngineResult *ret, CloneError *error)
+static int make_one(Batch *b, Target *target, const CloneSpec *spec, Fitout *fitout, EngineResult *ret, CloneError *error)
 {
+        g_auto(KernelLists) lists = {};
         bool first = b->n == 0;
         struct remfork_times times = {};
-        int pidfd = -EBADF;
+        struct remfork_fd fds[CLONE_FDS_MAX];
+        size_t n_fds = first ? fds_to_remfork(spec->fds, fds) : 0; /* the others have those of the first */
+        int pidfd = -EBADF, hold = -EBADF;
         struct remfork_args args = {
-                .flags = REMFORK_PIDFD | REMFORK_TIMES | (stopped ? REMFORK_STOPPED : 0) |
+                .flags = REMFORK_PIDFD | REMFORK_TIMES | REMFORK_HOLD | REMFORK_TIDS | REMFORK_MARKED | (spec->stopped ? REMFORK_STOPPED : 0) |
+                         (spec->threads == CLONE_THREADS_ALL ? REMFORK_THREADS : 0) |
                          (spec->parent == CLONE_PARENT_DAEMON ? REMFORK_PARENT_REQUESTER : 0) |
-                         (first && spec->trigger == CLONE_TRIGGER_SYSCALL ? REMFORK_SYSCALL : 0),
+                         (first && spec->trigger == CLONE_TRIGGER_SYSCALL ? REMFORK_SYSCALL : 0) | (first ? REMFORK_TIMERS : 0),
+                .timeout = first ? trigger_timeout(spec) : 0,
+                .fds = n_fds > 0 ? (uint64_t) (uintptr_t) fds : 0,
+                .nr_fds = n_fds,
                 .pidfd = (uint64_t) (uintptr_t) &pidfd,
                 .times = (uint64_t) (uintptr_t) &times,
+                .hold = (uint64_t) (uintptr_t) &hold,
+                .pause = spec->threads == CLONE_THREADS_ALL ? engine_stop_timeout_usec(spec) * 1000 : 0,
         };
-        long pid = remfork(first ? target_pidfd(target) : b->pidfds[0], &args);
+        long pid = kernel_remfork_with_lists(first ? target_pidfd(target) : b->pidfds[0], &args, &lists);
 
         if (pid < 0)
-                return remfork_failed(target, spec, pid, error);
+                return kernel_failed(target, spec, pid, error);
 
         b->pids[b->n] = (pid_t) pid;
+        b->holds[b->n] = hold;
         b->pidfds[b->n++] = pidfd;
-        if (first)
+        if (first) {
                 ret->pause_nsec = times.copied - times.trigger;
-        return 0;
+                kernel_timers_take(fitout_timers(fitout, 0), lists.timers);
+        }
+        return kernel_adopt_tids(lists.tids, error);
 }
 
 /*
@@ -152,34 +216,46 @@ static int judge_clone(const Batch *b, const EngineHandler *handler, CloneError 
         return r < 0 ? r : handler->judge(clone, handler->userdata, error);
 }
 
+NotesLack kernel_lacks(const CloneSpec *spec, const TargetStatus *status)
+{
+        return spec->threads == CLONE_THREADS_ALL || status->threads <= 1 ? 0 : NOTES_MARKS;
+}
+
 static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandler *handler, EngineResult *ret, CloneError *error)
 {
-        g_autofree Batch *b = g_new0(Batch, 1);
-        /* One clone that needs no judging is let run at once: a program that handles SIGCONT would notice the hold. */
-        bool hold = spec->stopped || spec->count > 1 || handler->judge;
+        g_autoptr(Fitout) fitout = NULL;
+        g_autoptr(Batch) b = g_new0(Batch, 1);
+        TargetStatus status;
         int r;
 
         *ret = (EngineResult){};
-        r = check_threads(target, error);
+        if (spec->tree)
+                return kernel_tree_clone(target, spec, handler, ret, error);
+        r = check_status(target, spec, &status, error);
+        if (r >= 0)
+                notes_tell(target, spec, handler, kernel_lacks(spec, &status));
+        if (r >= 0)
+                r = fitout_new(&fitout, &target, &(const TargetStatus *){&status}, &(const CloneFds *){spec->fds}, 1, spec, handler, FITOUT_PASSES_FDS | FITOUT_TELLS_TIMERS, error);
+        if (r >= 0)
+                fitout_capture(fitout);
         while (r >= 0 && b->n < spec->count) {
-                r = make_one(b, target, spec, hold, ret, error);
+                r = make_one(b, target, spec, fitout, ret, error);
+                if (r >= 0 && b->n == 1)
+                        fitout_capture(fitout);
                 if (r >= 0 && b->n == 1 && handler->judge)
                         r = judge_clone(b, handler, error);
         }
+        for (size_t i = 0; r >= 0 && i < b->n && fitout_is_needed(fitout); i++)
+                r = kernel_fit(&b->fits[i], fitout, &(KernelClone){b->pids[i], b->pidfds[i], b->holds[i]}, 1, error);
         if (r >= 0 && handler->held)
-                r = handler->held(b->pids, b->pidfds, b->n, handler->userdata, error);
-
+                r = handler->held(b->pids, b->pidfds, NULL, b->n, handler->userdata, error);
         if (r < 0)
-                batch_kill(b);
-        else {
-                for (size_t i = 0; hold && !spec->stopped && i < b->n; i++)
-                        (void) syscall(SYS_pidfd_send_signal, b->pidfds[i], SIGCONT, NULL, 0); /* ESRCH: killed meanwhile */
-                if (spec->parent == CLONE_PARENT_DAEMON)
-                        watched_set(b->pids, b->n);
-        }
+                return r; /* what is held dies with the batch */
 
-        batch_clear(b);
-        return r;
+        batch_release(b);
+        if (spec->parent == CLONE_PARENT_DAEMON)
+                watched_set(b->pids, b->n);
+        return 0;
 }
 
 static int kernel_watch(const EngineHandler *handler, CloneError *error)

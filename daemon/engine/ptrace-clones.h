@@ -5,7 +5,9 @@
 #include <sys/types.h>
 
 #include "daemon/engine/engine.h"
+#include "daemon/engine/fitout.h"
 #include "daemon/engine/inject.h"
+#include "daemon/engine/ptrace-threads.h"
 #include "daemon/engine/tracee.h"
 
 /*
@@ -22,6 +24,11 @@ typedef struct Clones {
         pid_t *pids;
         int *pidfds;
         size_t n;
+        bool bare;               /* no call is run in them once they are complete */
+        const Threads *threads;  /* those of the target beside the main one; borrowed, NULL for none */
+        GPtrArray *family;       /* of Clones, with these: all that are held at the same time; borrowed, NULL for these alone */
+        GArray *strangers;       /* of pid_t: what else this process may be told the end of; borrowed, NULL for none */
+        GArray *thread_tracees;  /* of Tracee: those of clone 0 in the order of @threads, of clone 1, ... */
 } Clones;
 
 void clones_init(Clones *c, const Instant *instant, const EngineHandler *handler, pid_t target);
@@ -31,6 +38,15 @@ int clones_adopt_first(Clones *c, const Tracee *parent, CloneError *error);
 
 /* Gives the first what a fork leaves out, and makes the other spec->count - 1. */
 int clones_complete(Clones *c, const CloneSpec *spec, CloneError *error);
+
+/*
+ * Waits for a new task, made by a call that one of the clones or the target ran: its PID in *@ret. -ESRCH where one that is held
+ * was killed.
+ */
+int clones_wait_for_new(const Clones *c, pid_t *ret);
+
+/* Completes each as @fitout says. */
+int clones_fit(Clones *c, Fitout *fitout, CloneError *error);
 
 /* Lets all go, or stops them as SIGSTOP does; with @watch they stay traced, for clones_watch(). */
 int clones_release(Clones *c, bool watch, bool stopped, CloneError *error);

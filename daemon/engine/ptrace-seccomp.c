@@ -2,8 +2,10 @@
 #include "config.h"
 
 #include <errno.h>
+#include <glib.h>
 #include <linux/audit.h>
 #include <linux/sched.h>
+#include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 
@@ -20,6 +22,7 @@ static bool allowed(const struct sock_filter *program, size_t n, const Instant *
                                                 i->tid_cache.address}},
                 {.nr = SYS_rt_sigprocmask, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = i->cave, .args = {2, i->cave, 0, 8}},
                 {.nr = SYS_set_robust_list, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = i->cave + 2, .args = {i->robust_head, i->robust_size}},
+                {.nr = SYS_gettid, .arch = AUDIT_ARCH_X86_64, .instruction_pointer = i->cave + 2},
         };
 
         for (size_t k = 0; k < G_N_ELEMENTS(calls); k++) {
@@ -49,10 +52,29 @@ static int all_allow(const Instant *i, const Tracee *t)
         }
 }
 
+/* What /proc says of the stopped task; true where that cannot be read. */
+static bool is_under_seccomp(const Tracee *t)
+{
+        g_autofree char *path = g_strdup_printf("/proc/%d/status", (int) t->pid), *status = NULL;
+        const char *line = NULL;
+
+        if (g_file_get_contents(path, &status, NULL, NULL))
+                line = strstr(status, "\nSeccomp:\t");
+        return !line || line[strlen("\nSeccomp:\t")] != '0';
+}
+
+/* EINVAL: it has no filter; a tracer without CAP_SYS_ADMIN, or under a filter of its own, is told EACCES in any case. */
+bool ptrace_came_under_seccomp(const Tracee *t)
+{
+        if (ptrace(PTRACE_SECCOMP_GET_FILTER, t->pid, 0UL, NULL) >= 0)
+                return true;
+        return errno == EACCES ? is_under_seccomp(t) : errno != EINVAL;
+}
+
 int ptrace_pass_seccomp(const Instant *i, Tracee *t, int seccomp_mode, CloneError *error)
 {
-        /* A filter that came since the mode was read: EINVAL says that there is none, EACCES that CAP_SYS_ADMIN is missing. */
-        if (seccomp_mode == 0 && (ptrace(PTRACE_SECCOMP_GET_FILTER, t->pid, 0UL, NULL) >= 0 || (errno != EINVAL && errno != EACCES)))
+        /* Since the mode was read */
+        if (seccomp_mode == 0 && ptrace_came_under_seccomp(t))
                 return clone_error_set(error, CLONE_ERROR_CHANGED, 0, "Process %d came under seccomp while it was about to be cloned",
                                 (int) t->pid);
 
@@ -65,4 +87,32 @@ int ptrace_pass_seccomp(const Instant *i, Tracee *t, int seccomp_mode, CloneErro
         return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, 0,
                         "Process %d is under seccomp, which forbids it to be cloned, and the daemon lacks CAP_SYS_ADMIN to suspend that or is under seccomp itself",
                         (int) t->pid);
+}
+
+void seccomp_guard_begin(SeccompGuard *g, uint64_t limit_usec)
+{
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+        const struct itimerspec limit = {
+                .it_value = {(time_t) (limit_usec / G_USEC_PER_SEC), (long) (limit_usec % G_USEC_PER_SEC) * 1000},
+        };
+        sigset_t signals;
+
+        /* First the limit: without one the signals go on to end this process at once. */
+        g->timed = timer_create(CLOCK_MONOTONIC, &event, &g->timer) == 0;
+        if (!g->timed || timer_settime(g->timer, 0, &limit, NULL) < 0)
+                return;
+
+        (void) sigemptyset(&signals);
+        (void) sigaddset(&signals, SIGTERM);
+        (void) sigaddset(&signals, SIGALRM);
+        g->begun = sigprocmask(SIG_BLOCK, &signals, &g->mask) == 0;
+}
+
+void seccomp_guard_end(SeccompGuard *g)
+{
+        if (g->begun)
+                (void) sigprocmask(SIG_SETMASK, &g->mask, NULL);
+        if (g->timed)
+                (void) timer_delete(g->timer);
+        *g = (SeccompGuard){};
 }

@@ -53,10 +53,10 @@ static bool arithmetic(Machine *m, uint16_t code, uint32_t operand)
                 m->a ^= operand;
                 return true;
         case BPF_LSH:
-                m->a = operand < 32 ? m->a << operand : 0;
+                m->a <<= operand & 31; /* as the kernel's interpreter and compilers do it (kernel/bpf/core.c) */
                 return true;
         case BPF_RSH:
-                m->a = operand < 32 ? m->a >> operand : 0;
+                m->a >>= operand & 31;
                 return true;
         case BPF_NEG:
                 m->a = -m->a;

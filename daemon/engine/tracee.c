@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <linux/audit.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "daemon/engine/arch.h"
 #include "daemon/engine/tracee.h"
@@ -21,11 +24,41 @@ static long trace(int request, pid_t pid, unsigned long addr, unsigned long data
         return ptrace((enum __ptrace_request) request, pid, addr, data) < 0 ? -errno : 0;
 }
 
-int tracee_seize(Tracee *t, pid_t pid, CloneError *error)
+#define GET_XCOMP_SUPPORT 0x1021 /* ARCH_GET_XCOMP_SUPP, arch/x86/include/uapi/asm/prctl.h of Linux 5.16 */
+#define XFEATURE_TILE_DATA (1ULL << 18)
+
+/* To look for tiles costs a copy of all vector registers, while the target waits. What a machine has stays. */
+static bool tiles_possible(void)
 {
+        static enum { UNKNOWN, NO, YES } possible;
+        uint64_t features;
+
+        if (possible == UNKNOWN)
+                possible = syscall(SYS_arch_prctl, GET_XCOMP_SUPPORT, &features) == 0 && (features & XFEATURE_TILE_DATA) != 0 ? YES : NO;
+        return possible == YES;
+}
+
+/*
+ * A stop sends SIGCHLD to the tracer. Blocked, it stays pending until sigtimedwait(2) takes it, so none is missed between a look and
+ * the wait. From the first tracee on, as each call would be pause for the target; nothing else in this process heeds it.
+ */
+static void block_sigchld(sigset_t *ret)
+{
+        static bool done;
+
+        (void) sigemptyset(ret);
+        (void) sigaddset(ret, SIGCHLD);
+        if (!done)
+                done = sigprocmask(SIG_BLOCK, ret, NULL) == 0;
+}
+
+int tracee_seize(Tracee *t, pid_t pid, uint64_t options, CloneError *error)
+{
+        sigset_t chld;
         int r;
 
-        *t = (Tracee){.pid = pid, .options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC};
+        block_sigchld(&chld);
+        *t = (Tracee){.pid = pid, .tiles_possible = tiles_possible(), .options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | options};
 
         r = (int) trace(PTRACE_SEIZE, pid, 0, t->options);
         if (r == -ESRCH)
@@ -40,8 +73,9 @@ int tracee_seize(Tracee *t, pid_t pid, CloneError *error)
         return 0;
 }
 
-int tracee_interrupt(const Tracee *t)
+int tracee_interrupt(Tracee *t)
 {
+        t->interrupting = true;
         return (int) trace(PTRACE_INTERRUPT, t->pid, 0, 0);
 }
 
@@ -52,6 +86,29 @@ int tracee_set_options(Tracee *t, uint64_t options)
         if (r >= 0)
                 t->options = options;
         return r;
+}
+
+int tracee_peek(pid_t pid, int flags, int *ret)
+{
+        siginfo_t info = {};
+        pid_t p;
+
+        /* Without WSTOPPED: stops of what is traced are told all the same, those of mere children are not (kernel/exit.c: wait_task_stopped()). */
+        if (RETRY_EINTR(waitid(pid > 0 ? P_PID : P_ALL, pid > 0 ? (id_t) pid : 0, &info, WEXITED | WNOWAIT | __WALL | flags)) < 0)
+                return -errno;
+
+        if (info.si_pid == 0 || info.si_code == CLD_TRAPPED) {
+                *ret = info.si_status << 8 | 0x7f; /* si_status is the whole exit_code: signal and event */
+                return info.si_pid;
+        }
+
+        p = RETRY_EINTR(waitpid(info.si_pid, ret, __WALL | WNOHANG));
+        return p < 0 ? -errno : p;
+}
+
+bool tracee_is_signal(int status)
+{
+        return WIFSTOPPED(status) && EVENT_OF(status) == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80);
 }
 
 int tracee_resume(const Tracee *t, int resume, int signal_number)
@@ -69,32 +126,45 @@ int tracee_detach(const Tracee *t, int signal_number)
         return (int) trace(PTRACE_DETACH, t->pid, 0, (unsigned long) signal_number);
 }
 
-static uint64_t now_usec(void)
+void tracee_leave(const Tracee *t)
 {
-        struct timespec ts;
+        int status;
 
-        (void) clock_gettime(CLOCK_MONOTONIC, &ts); /* cannot fail for this clock */
-        return (uint64_t) ts.tv_sec * G_USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
+        /* Only what stands still can be detached from, and only then is it known whether a signal is to be passed on. */
+        if (tracee_peek(t->pid, WNOHANG, &status) == t->pid && WIFSTOPPED(status))
+                (void) tracee_detach(t, tracee_is_signal(status) ? WSTOPSIG(status) : 0); /* ESRCH: killed meanwhile */
 }
 
-/*
- * waitpid(2) with a time limit. A stop sends SIGCHLD to the tracer; blocked, it stays pending until sigtimedwait(2) takes
- * it, so none is missed between the look and the wait.
- */
-static int wait_status(pid_t pid, uint64_t deadline_usec, int *ret)
+/* To wake up a processor that fell asleep takes some 25 us in a virtual machine, each time, for which a stopped target waits. */
+#define BUSY_NSEC 60000U
+
+/* tracee_peek() that does not wait, or not for long. */
+static int look_busily(const Tracee *t, int *ret)
 {
-        sigset_t chld, old;
-        pid_t p;
+        uint64_t begin = t->elsewhere ? monotonic_nsec() : 0;
+        int p;
 
-        if (deadline_usec == 0)
-                return RETRY_EINTR(waitpid(pid, ret, __WALL)) < 0 ? -errno : 0;
+        do
+                p = tracee_peek(t->pid, WNOHANG, ret);
+        while (p == 0 && t->elsewhere && monotonic_nsec() - begin < BUSY_NSEC);
+        return p;
+}
 
-        (void) sigemptyset(&chld);
-        (void) sigaddset(&chld, SIGCHLD);
-        (void) sigprocmask(SIG_BLOCK, &chld, &old);
+/* tracee_peek() with a time limit. */
+static int wait_status(const Tracee *t, uint64_t deadline_usec, int *ret)
+{
+        sigset_t chld;
+        int p = 0;
 
-        while ((p = waitpid(pid, ret, __WALL | WNOHANG)) == 0) {
-                uint64_t now = now_usec(), left = deadline_usec > now ? deadline_usec - now : 0;
+        if (deadline_usec > 0 || t->elsewhere)
+                p = look_busily(t, ret);
+        if (p == 0 && deadline_usec == 0)
+                p = tracee_peek(t->pid, 0, ret);
+        if (p != 0)
+                return p < 0 ? p : 0;
+
+        for (block_sigchld(&chld); p == 0; p = tracee_peek(t->pid, WNOHANG, ret)) {
+                uint64_t now = monotonic_nsec() / 1000, left = deadline_usec > now ? deadline_usec - now : 0;
                 struct timespec ts = {.tv_sec = (time_t) (left / G_USEC_PER_SEC), .tv_nsec = (long) (left % G_USEC_PER_SEC) * 1000};
 
                 if (left == 0)
@@ -102,18 +172,17 @@ static int wait_status(pid_t pid, uint64_t deadline_usec, int *ret)
                 (void) sigtimedwait(&chld, NULL, &ts); /* whatever it says, the loop looks again */
         }
 
-        (void) sigprocmask(SIG_SETMASK, &old, NULL);
-        return p < 0 ? -errno : p == 0 ? -ETIMEDOUT : 0;
+        return p < 0 ? p : p == 0 ? -ETIMEDOUT : 0;
 }
 
 int tracee_wait(Tracee *t, int resume, bool listen, uint64_t timeout_usec, StopKind *ret, int *ret_status)
 {
-        uint64_t deadline = timeout_usec > 0 ? now_usec() + timeout_usec : 0;
+        uint64_t deadline = timeout_usec > 0 ? (monotonic_nsec() / 1000) + timeout_usec : 0;
 
         for (;;) {
                 int status, r;
 
-                r = wait_status(t->pid, deadline, &status);
+                r = wait_status(t, deadline, &status);
                 if (r < 0)
                         return r;
 
@@ -127,6 +196,7 @@ int tracee_wait(Tracee *t, int resume, bool listen, uint64_t timeout_usec, StopK
                 if (EVENT_OF(status) == PTRACE_EVENT_STOP) {
                         /* ptrace(2): SIGTRAP for a trap of the tracer's, else the signal of the group stop in force. */
                         t->group_stop = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+                        t->interrupting = false;
                         if (t->group_stop == 0 || !listen) {
                                 *ret = STOP_INTERRUPT;
                                 return 0;
@@ -138,7 +208,9 @@ int tracee_wait(Tracee *t, int resume, bool listen, uint64_t timeout_usec, StopK
                 } else {
                         tracee_hide_eintr(t);
                         t->executed |= EVENT_OF(status) == PTRACE_EVENT_EXEC;
-                        r = tracee_resume(t, resume, EVENT_OF(status) == 0 ? WSTOPSIG(status) : 0);
+                        if (t->interrupting) /* every stop takes back an interrupt that is on its way (kernel/signal.c: ptrace_stop()) */
+                                (void) tracee_interrupt(t);
+                        r = tracee_resume(t, resume, tracee_is_signal(status) ? WSTOPSIG(status) : 0);
                 }
 
                 if (r < 0 && r != -ESRCH) /* ESRCH: killed meanwhile, the next wait tells */
@@ -185,17 +257,42 @@ bool tracee_has_dispatch(const Tracee *t)
 }
 
 #define XSTATE_HEADER 512U /* the XSAVE header follows the legacy area; its first word has a bit for each component in use */
-#define XFEATURE_TILE_DATA (1ULL << 18)
+
+bool tracee_xstate_has_tiles(const void *xstate, size_t size)
+{
+        uint64_t features;
+
+        if (size < XSTATE_HEADER + sizeof(features))
+                return false;
+        memcpy(&features, (const char *) xstate + XSTATE_HEADER, sizeof(features));
+        return (features & XFEATURE_TILE_DATA) != 0;
+}
 
 bool tracee_has_tiles(const Tracee *t)
 {
         uint64_t area[(XSTATE_HEADER + 64) / sizeof(uint64_t)];
         struct iovec iov = {.iov_base = area, .iov_len = sizeof(area)};
 
-        if (trace(PTRACE_GETREGSET, t->pid, NT_X86_XSTATE, (unsigned long) &iov) < 0 || iov.iov_len < sizeof(area))
+        if (!t->tiles_possible || trace(PTRACE_GETREGSET, t->pid, NT_X86_XSTATE, (unsigned long) &iov) < 0 || iov.iov_len < sizeof(area))
                 return false; /* a CPU without XSAVE has no tiles */
 
-        return (area[XSTATE_HEADER / sizeof(uint64_t)] & XFEATURE_TILE_DATA) != 0;
+        return tracee_xstate_has_tiles(area, sizeof(area));
+}
+
+int tracee_get_xstate(const Tracee *t, void *buffer, size_t max, size_t *ret_size)
+{
+        struct iovec iov = {.iov_base = buffer, .iov_len = max};
+        int r = (int) trace(PTRACE_GETREGSET, t->pid, NT_X86_XSTATE, (unsigned long) &iov);
+
+        *ret_size = iov.iov_len;
+        return r < 0 ? r : iov.iov_len < max ? 0 : -EMSGSIZE;
+}
+
+int tracee_set_xstate(const Tracee *t, const void *buffer, size_t size)
+{
+        struct iovec iov = {.iov_base = (void *) buffer, .iov_len = size};
+
+        return (int) trace(PTRACE_SETREGSET, t->pid, NT_X86_XSTATE, (unsigned long) &iov);
 }
 
 int tracee_get_mask(const Tracee *t, uint64_t *ret)
@@ -212,6 +309,19 @@ static bool syscall_info(const Tracee *t, struct __ptrace_syscall_info *ret)
 {
         *ret = (struct __ptrace_syscall_info){};
         return ptrace(PTRACE_GET_SYSCALL_INFO, t->pid, sizeof(*ret), ret) > 0;
+}
+
+int tracee_exit_result(const Tracee *t, long *ret)
+{
+        struct __ptrace_syscall_info info;
+
+        if (!syscall_info(t, &info))
+                return -errno;
+        if (info.op != PTRACE_SYSCALL_INFO_EXIT)
+                return -EAGAIN;
+
+        *ret = (long) info.exit.rval;
+        return 0;
 }
 
 bool tracee_at_entry(const Tracee *t)

@@ -2,7 +2,8 @@
 """What the integration tests share: TAP, targets, clones, and waiting for what /proc says.
 
 The environment: REMFORK_BUILDDIR has the built programs (build/ beside the sources otherwise), REMFORK_ENGINE names the
-engine (auto). Everything that a test starts is ended by its PID.
+engine (auto), REMFORK_ROUNDS how many rounds of a hundred are made (100), REMFORK_SWEEP the step of sweeps (1), REMFORK_TURN which part of a
+sweep is made where that is more (0). Everything that a test starts is ended by its PID.
 """
 import ctypes
 import os
@@ -14,16 +15,35 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(os.environ.get('REMFORK_BUILDDIR') or os.path.join(SOURCE, 'build'), 'tests', 'integration')
 ENGINE = os.environ.get('REMFORK_ENGINE', 'auto')
 
+# Repetitions find what is rare. A guest without hardware virtualisation, 10 to 20 times slower, makes fewer of them.
+ROUNDS_PERCENT = int(os.environ.get('REMFORK_ROUNDS') or 100)
+TURN = int(os.environ.get('REMFORK_TURN') or 0)
+SWEEP_STEP = int(os.environ.get('REMFORK_SWEEP') or 1)
+
 # A wait that takes this long has hung: it is no measure of speed, and is long enough for any machine under load.
-DEADLINE = 60
+DEADLINE = 60 if ROUNDS_PERCENT >= 100 else 240
 
 PR_SET_CHILD_SUBREAPER = 36
+
+
+def rounds(n, least=3):
+    """How often a test repeats what it does @n times at most; never less than @least times."""
+    return max(min(n, least), n * ROUNDS_PERCENT // 100)
+
+
+def sweep_from(name, least=1):
+    """Where a sweep over all n of something begins, and its step: @least where it is made alone; more in a run of all tests, and
+    most in one with few rounds, from a place that differs with @name and the turn, so that as many runs as the step is long meet all
+    of them."""
+    step = least * max(SWEEP_STEP, 25 * (100 - ROUNDS_PERCENT) // 100)
+    return 1 + (zlib.crc32(name.encode()) + TURN) % step, step
 
 
 def program(name):
@@ -134,17 +154,45 @@ def blocked_call(pid):
 
 
 def wait_blocked(pid, what='the process waits in a call'):
-    return wait_for(lambda: state(pid) == 'S' and blocked_call(pid) is not None and blocked_call(pid) >= 0, what)
+    def is_blocked():  # one look at it: it may run meanwhile
+        call = blocked_call(pid) if state(pid) == 'S' else None
+        return call is not None and call >= 0
+    return wait_for(is_blocked, what)
+
+
+def threads_of(pid):
+    """The threads of a process beside the main one."""
+    try:
+        return sorted({int(t) for t in os.listdir(f'/proc/{pid}/task')} - {pid})
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def children(pid=None):
     """The living children of a process, zombies not counted."""
     pid = pid or os.getpid()
     result = set()
-    for task in os.listdir(f'/proc/{pid}/task'):
+    try:
+        tasks = os.listdir(f'/proc/{pid}/task')
+    except (FileNotFoundError, ProcessLookupError):
+        return result
+    for task in tasks:
         text = read_proc(pid, f'task/{task}/children') or ''
         result |= {int(p) for p in text.split()}
     return {p for p in result if alive(p)}
+
+
+SYS_RECVMSG = 47  # x86-64
+
+
+def waiting_workers(n, daemon=None):
+    """The PIDs of remforkd's workers that wait for work, as soon as there are @n: its children that sleep in recvmsg(2). One whose work is
+    done may be on its way out still, with the next one not there yet."""
+    daemon = daemon or int(os.environ['REMFORK_DAEMON_PID'])
+
+    def waiting():
+        return {p for p in children(daemon) if (read_proc(p, 'syscall') or '').split(' ')[0] == str(SYS_RECVMSG)}
+    return wait_for(lambda: len(workers := waiting()) == n and workers, f'{n} of the daemon\'s workers wait for work')
 
 
 def reap():
@@ -156,6 +204,14 @@ def reap():
                 return
     except ChildProcessError:
         pass
+
+
+def reap_but(known):
+    """Takes what of our children has ended, clones that came to us and the like, but for the PIDs in @known, whose end is a result."""
+    for task in os.listdir('/proc/self/task'):
+        for pid in {int(p) for p in (read_proc('self', f'task/{task}/children') or '').split()} - known:
+            if state(pid) == 'Z':
+                os.waitpid(pid, 0)
 
 
 def end(pid):
@@ -206,6 +262,18 @@ def clone_one(pid, *options):
     pids = clone(pid, *options)
     expect_equal(len(pids), 1, 'number of clones')
     return pids[0]
+
+
+def engine_in_force():
+    """'kernel' or 'ptrace', also where it is the program's to choose: its choice comes before it looks for the process."""
+    if ENGINE != 'auto':
+        return ENGINE
+    try:
+        finish_clone(subprocess.Popen([program('clone-direct'), '--engine=kernel', '0'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, text=True))
+    except Refused as e:
+        return 'ptrace' if e.name.endswith('.Unsupported') else 'kernel'
+    raise Failure('process 0 was cloned')
 
 
 class Target:
@@ -268,9 +336,12 @@ class Target:
 
 
 def expect_free(pid):
-    """Neither stopped nor traced."""
+    """Neither stopped nor traced, nor is any of its threads."""
+    def thread_is_free(tid):
+        return status(tid, 'TracerPid') in ('0', None) and state(tid) not in ('t', 'T')
+
     def free():
-        return status(pid, 'TracerPid') == '0' and state(pid) not in ('t', 'T')
+        return all(thread_is_free(tid) for tid in [pid, *threads_of(pid)])
     wait_for(free, f'{pid} is neither stopped nor traced', deadline=20)
 
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "config.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -150,10 +151,20 @@ static void storm(void)
         }
 }
 
+static void install_filter(const struct sock_filter *code, unsigned short n)
+{
+        struct sock_fprog program = {.len = n, .filter = (struct sock_filter *) code};
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
+                perror("odd-target: seccomp");
+                exit(EXIT_FAILURE);
+        }
+}
+
 /* What the filter says to clone, clone3, fork and vfork. */
 static void filter(unsigned action)
 {
-        struct sock_filter code[] = {
+        const struct sock_filter code[] = {
                 BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 4, 0),
                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 3, 0),
@@ -161,6 +172,45 @@ static void filter(unsigned action)
                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_vfork, 1, 0),
                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
                 BPF_STMT(BPF_RET | BPF_K, action),
+        };
+
+        install_filter(code, sizeof(code) / sizeof(code[0]));
+}
+
+/*
+ * A thread whose ID is kept as musl does: the kernel does not know the place, so the clone must be asked for its ID, by a call
+ * that the filter denies. Nothing below may use the thread-local variables of the C library.
+ */
+static void __attribute__((noreturn)) as_musl(void)
+{
+        static uint64_t thread[128];
+        const struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_gettid, 1, 0),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        };
+
+        install_filter(code, sizeof(code) / sizeof(code[0]));
+        thread[0] = (uint64_t) (uintptr_t) thread;
+        thread[0x30 / sizeof(thread[0])] = (uint64_t) own_tid;
+        tid = (const volatile int *) &thread[0x30 / sizeof(thread[0])];
+        (void) syscall(SYS_arch_prctl, ARCH_SET_FS, thread);
+        for (;;)
+                piece(*tid == getpid() && checksum() == expected);
+}
+
+/* A filter that lets the process be cloned, and kills it for the calls with which memory and descriptors are made. */
+static void filter_making(void)
+{
+        struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 4, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socketpair, 3, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_recvmsg, 2, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_dup2, 1, 0),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         };
         struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
 
@@ -180,6 +230,24 @@ static void inside_vfork(void)
                 while (getppid() == parent)
                         (void) usleep(10000);
                 _exit(0);
+        }
+        compute();
+}
+
+/* The same until SIGUSR1 comes to the child, which then becomes another program. */
+static void vfork_until_told(void)
+{
+        sigset_t told;
+
+        (void) sigemptyset(&told);
+        (void) sigaddset(&told, SIGUSR1);
+        (void) sigprocmask(SIG_BLOCK, &told, NULL);
+        if (vfork() == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                while (sigwaitinfo(&told, NULL) != SIGUSR1)
+                        ;
+                (void) execl("/bin/sleep", "sleep", "1000", NULL);
+                _exit(1);
         }
         compute();
 }
@@ -211,14 +279,20 @@ static void run(const char *kind)
                 storm();
         if (strcmp(kind, "vfork") == 0)
                 inside_vfork();
+        if (strcmp(kind, "vfork-until-told") == 0)
+                vfork_until_told();
         if (strcmp(kind, "thread") == 0)
                 with_thread();
+        if (strcmp(kind, "musl") == 0)
+                as_musl();
         if (strcmp(kind, "seccomp-allow") == 0)
                 filter(SECCOMP_RET_ALLOW);
         if (strcmp(kind, "seccomp-errno") == 0)
                 filter(SECCOMP_RET_ERRNO | EPERM);
         if (strcmp(kind, "seccomp-kill") == 0)
                 filter(SECCOMP_RET_KILL_PROCESS);
+        if (strcmp(kind, "seccomp-making") == 0)
+                filter_making();
         if (strcmp(kind, "seccomp-strict") == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) < 0)
                 exit(EXIT_FAILURE);
         if (strcmp(kind, "no-dump") == 0)

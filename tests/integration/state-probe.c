@@ -9,6 +9,7 @@
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,10 +25,11 @@
 #include "state-regs.h"
 
 /*
- *     state-probe compute|small-stack|robust-list|read DIRECTORY
+ *     state-probe compute|small-stack|robust-list|read|member DIRECTORY
  *
  * A process with as much state of its own as a process can have. It says "ready PID" on stdout and then either computes,
- * without a system call, until a word of memory that it shares with its clones tells it to end, or sits in read(0). Then
+ * without a system call, until a word of memory that it shares with its clones tells it to end, or sits in read(0). As a member of a
+ * tree it has namespaces and filters of its parent. Then
  * it writes all its state to DIRECTORY/PID, a line for each piece, and ends.
  */
 
@@ -82,7 +84,7 @@ static void set_seccomp(void)
                 die("seccomp");
 }
 
-static void set_limits_and_files(const char *directory)
+static void set_limits_and_files(const char *directory, bool own_namespace)
 {
         struct rlimit limit = {.rlim_cur = 77, .rlim_max = 1000};
         int fd;
@@ -99,7 +101,7 @@ static void set_limits_and_files(const char *directory)
         fd = open("/proc/self/exe", O_RDONLY);
         if (fd < 0 || lseek(fd, 1234, SEEK_SET) != 1234)
                 die("file");
-        if (setpgid(0, 0) < 0 || unshare(CLONE_NEWUTS) < 0)
+        if (setpgid(0, 0) < 0 || (own_namespace && unshare(CLONE_NEWUTS) < 0))
                 die("session");
 }
 
@@ -232,25 +234,28 @@ int main(int argc, char **argv)
         unsigned long rounds = 0;
         Control *control;
         char line[64], path[512], b;
+        bool member;
         int fd, n;
 
         if (argc != 3) {
-                (void) fprintf(stderr, "Usage: state-probe compute|small-stack|robust-list|read DIRECTORY\n");
+                (void) fprintf(stderr, "Usage: state-probe compute|small-stack|robust-list|read|member DIRECTORY\n");
                 return EXIT_FAILURE;
         }
 
         (void) snprintf(path, sizeof(path), "%s/control", argv[2]);
         fd = open(path, O_RDWR | O_CLOEXEC);
+        member = strcmp(argv[1], "member") == 0;
         control = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (fd < 0 || control == MAP_FAILED)
                 die(path);
         (void) close(fd);
 
         registers_prepare(strcmp(argv[1], "small-stack") == 0);
-        set_limits_and_files(argv[2]);
+        set_limits_and_files(argv[2], !member);
         set_signals();
         set_credentials();
-        set_seccomp();
+        if (!member)
+                set_seccomp();
         (void) prctl(PR_SET_PDEATHSIG, 0);
         if (strcmp(argv[1], "robust-list") == 0) /* one of its own in place of the C library's */
                 (void) syscall(SYS_set_robust_list, robust_head, sizeof(robust_head));

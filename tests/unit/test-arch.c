@@ -146,6 +146,17 @@ static void test_is_gadget(void)
         g_assert_true(arch_is_gadget(code));
         code[2] ^= 1;
         g_assert_false(arch_is_gadget(code));
+
+        g_assert_cmpuint(arch_build_closing(code, &back, random_word(), 4096), <=, sizeof(code));
+        g_assert_true(arch_is_gadget(code) && arch_is_closing(code));
+        code[4] ^= 1;
+        g_assert_false(arch_is_gadget(code) || arch_is_closing(code));
+
+        g_assert_cmpuint(arch_build_errand(code, &back, random_word()), <=, sizeof(code));
+        g_assert_false(arch_is_closing(code));
+        g_assert_true(arch_is_gadget(code));
+        code[7] ^= 1;
+        g_assert_false(arch_is_gadget(code));
 }
 
 /* A traced child that can be given any registers. Two pages shared with it: code, and the int3 that it comes to. */
@@ -237,11 +248,49 @@ static void test_gadget(void)
         munmap(page, 4096);
 }
 
+/* The number of the call that is made again: from the register, from the code, from the arguments. */
+static void test_begin_anew(void)
+{
+        static const uint8_t poll_code[] = {0x90, 0xb8, SYS_poll, 0, 0, 0, 0x48, 0x89, 0xf7, 0x0f, 0x05};
+        static const uint8_t no_code[16], other[] = {0xb8, SYS_read, 0, 0, 0, 0x0f, 0x05};
+        static const uint8_t two[] = {0xb8, SYS_poll, 0, 0, 0, 0x0f, 0x05, 0xb8, SYS_futex, 0, 0, 0, 0x0f, 0x05};
+        static const struct {
+                long nr;
+                const uint8_t *code;
+                size_t n;
+                uint64_t args[4];
+                long expected; /* -1: left alone */
+        } cases[] = {
+                {SYS_nanosleep, no_code, sizeof(no_code), {0x7000, 0}, SYS_nanosleep},
+                {SYS_restart_syscall, poll_code, sizeof(poll_code), {0x7000, 1, 1000}, SYS_poll},
+                {SYS_restart_syscall, two, sizeof(two), {0x7000, 1, 1000}, SYS_futex},
+                {SYS_restart_syscall, no_code, sizeof(no_code), {0, 0, 0x7000, 0x8000}, SYS_clock_nanosleep},
+                {SYS_restart_syscall, other, sizeof(other), {0x7000, 0, 0, 0}, SYS_nanosleep},
+                {SYS_restart_syscall, no_code, sizeof(no_code), {0x7000, 0x8000, 0, 0}, SYS_nanosleep},
+                {SYS_restart_syscall, no_code, sizeof(no_code), {0x7000, 128, 2, 0x8000}, SYS_futex},
+                {SYS_restart_syscall, no_code, sizeof(no_code), {0x7000, 3, 1000, 0}, SYS_poll},
+                {SYS_restart_syscall, no_code, 0, {0, 0, 0, 0}, -1},
+        };
+
+        for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+                struct user_regs_struct r = {.orig_rax = (unsigned long long) cases[i].nr, .rax = (unsigned long long) -ARCH_ERESTART_RESTARTBLOCK,
+                        .rip = 0x1000, .rdi = cases[i].args[0], .rsi = cases[i].args[1], .rdx = cases[i].args[2], .r10 = cases[i].args[3]};
+                bool done = arch_begin_anew(&r, cases[i].code, cases[i].n);
+
+                g_test_message("case %zu", i);
+                g_assert_cmpint(done, ==, cases[i].expected >= 0);
+                g_assert_cmpint((long) r.orig_rax, ==, done ? cases[i].expected : cases[i].nr);
+                g_assert_cmpint((long) r.rax, ==, done ? -ARCH_ERESTARTNOHAND : -ARCH_ERESTART_RESTARTBLOCK);
+                g_assert_cmpint(r.rip, ==, 0x1000);
+        }
+}
+
 int main(int argc, char *argv[])
 {
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/arch/settle", test_settle);
         g_test_add_func("/arch/spurious-eintr", test_spurious_eintr);
+        g_test_add_func("/arch/begin-anew", test_begin_anew);
         g_test_add_func("/arch/find-tid", test_find_tid);
         g_test_add_func("/arch/find-tid-here", test_find_tid_here);
         g_test_add_func("/arch/is-gadget", test_is_gadget);

@@ -271,6 +271,52 @@ static void test_read_bad(void)
         fake_proc_remove(&p);
 }
 
+/* "unconfined" and nothing else is; no module is none; what cannot be read counts as confined. */
+static void test_confined(void)
+{
+        static const struct {
+                const char *current, *apparmor; /* NULL: there is no such file */
+                bool confined;
+        } cases[] = {
+                {NULL, NULL, false},
+                {"", NULL, false},
+                {"unconfined\n", NULL, false},
+                {"unconfined", "unconfined\n", false},
+                {"/usr/bin/man (enforce)\n", NULL, true},
+                {"unconfined (enforce)\n", NULL, true},
+                {"unconfined_u:unconfined_r:unconfined_t:s0", NULL, true},
+                {"unconfined\n", "/usr/bin/man (complain)\n", true},
+                {NULL, "/usr/bin/man (enforce)\n", true},
+        };
+
+        g_assert_false(label_is_confined("unconfined", 11)); /* with its NUL */
+        g_assert_true(label_is_confined("unconfine", 9));
+        g_assert_false(label_is_confined("", 0));
+
+        for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+                FakeProc p = fake_proc();
+                g_autofree char *attr = g_build_filename(p.path, "attr", NULL), *sub = g_build_filename(attr, "apparmor", NULL),
+                                *file = g_build_filename(attr, "current", NULL), *sub_file = g_build_filename(sub, "current", NULL);
+
+                g_assert_cmpint(g_mkdir_with_parents(sub, 0700), ==, 0);
+                if (cases[i].current)
+                        write_file(&p, "attr/current", cases[i].current);
+                if (cases[i].apparmor)
+                        write_file(&p, "attr/apparmor/current", cases[i].apparmor);
+                g_assert_cmpint(confinement_read(p.fd), ==, cases[i].confined);
+
+                (void) g_remove(file);
+                g_assert_cmpint(g_mkdir(file, 0700), ==, 0); /* read(2) of it fails, but not as with no module */
+                g_assert_true(confinement_read(p.fd));
+
+                g_rmdir(file);
+                (void) g_remove(sub_file);
+                g_rmdir(sub);
+                g_rmdir(attr);
+                fake_proc_remove(&p);
+        }
+}
+
 /* Each field on its own makes a difference. */
 static void test_equal(void)
 {
@@ -356,6 +402,7 @@ int main(int argc, char *argv[])
         g_test_add_func("/authorize/yama", test_yama);
         g_test_add_func("/credentials/read", test_read);
         g_test_add_func("/credentials/read-bad", test_read_bad);
+        g_test_add_func("/credentials/confined", test_confined);
         g_test_add_func("/credentials/equal", test_equal);
         return g_test_run();
 }

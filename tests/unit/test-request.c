@@ -131,6 +131,7 @@ static void test_escape(void)
                 {"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
                 {"\xff\xc3", "\\xff\\xc3"},
                 {"\xe2\x80\xae" "evil", "\\xe2\\x80\\xae" "evil"}, /* right-to-left override */
+                {"a\xe2\x80\xa9" "b\xe2\x80\xa8", "a\\xe2\\x80\\xa9" "b\\xe2\\x80\\xa8"}, /* paragraph and line separator */
         };
         g_autofree char *name = g_strnfill(100, 'x'), *cut = log_escape(name);
 

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -46,14 +47,19 @@ static void test_status(void)
 {
         _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
         g_autoptr(Target) t = NULL;
+        uint64_t start_time = 0;
         TargetStatus s;
         pid_t pid = start_sleeper();
 
         g_assert_cmpint(target_new(&t, pid, &error), ==, 0);
         g_assert_cmpint(target_pid(t), ==, pid);
         g_assert_cmpint(target_read_status(t, &s), ==, 0);
+        g_assert_cmpint(target_read_start_time(t, &start_time), ==, 0);
+        g_assert_cmpuint(start_time, ==, s.start_time);
         g_assert_true(s.state == 'S' || s.state == 'R');
         g_assert_cmpint(s.parent, ==, getpid());
+        g_assert_cmpint(s.group, ==, getpgid(pid));
+        g_assert_cmpint(s.session, ==, getsid(pid));
         g_assert_cmpint(s.tracer, ==, 0);
         g_assert_cmpuint(s.threads, ==, 1);
         g_assert_false(s.kernel_thread);
@@ -62,6 +68,7 @@ static void test_status(void)
         end(pid);
         g_assert_cmpint(target_check_alive(t), ==, -ESRCH);
         g_assert_cmpint(target_read_status(t, &s), ==, -ESRCH);
+        g_assert_cmpint(target_read_start_time(t, &start_time), ==, -ESRCH);
 }
 
 static void test_pidfd(void)
@@ -82,6 +89,63 @@ static void test_pidfd(void)
         g_assert_cmpint(target_new_from_pidfd(&t, STDIN_FILENO, &error), ==, -EBADF);
         g_assert_cmpint(error.code, ==, CLONE_ERROR_INVALID_ARGS);
         g_assert_cmpint(target_new_from_pidfd(&t, -1, &error), ==, -EBADF);
+}
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* include/uapi/linux/pidfd.h, since Linux 6.9 */
+#endif
+
+static gpointer thread_main(gpointer pipe_end)
+{
+        pid_t tid = (pid_t) syscall(SYS_gettid);
+        int *end = pipe_end;
+        char c;
+
+        g_assert_cmpint(write(end[1], &tid, sizeof(tid)), ==, sizeof(tid));
+        (void) read(end[2], &c, 1); /* until the test is done */
+        return NULL;
+}
+
+/* By the number of a thread a process would have a second queue, and two workers at once. */
+static void test_pidfd_of_thread(void)
+{
+        _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
+        _cleanup_close_ int leader = -EBADF, other = -EBADF;
+        g_autoptr(Target) t = NULL;
+        g_autofree char *number = NULL;
+        int tid_pipe[2], end_pipe[2];
+        GThread *thread;
+        pid_t tid;
+
+        leader = (int) syscall(SYS_pidfd_open, getpid(), PIDFD_THREAD);
+        if (leader < 0 && errno == EINVAL) {
+                g_test_skip("this kernel has no pidfd of threads (documented: since Linux 6.9)");
+                return;
+        }
+        g_assert_cmpint(leader, >=, 0);
+
+        g_assert_cmpint(pipe(tid_pipe), ==, 0);
+        g_assert_cmpint(pipe(end_pipe), ==, 0);
+        thread = g_thread_new("other", thread_main, (int[]){tid_pipe[0], tid_pipe[1], end_pipe[0]});
+        g_assert_cmpint(read(tid_pipe[0], &tid, sizeof(tid)), ==, sizeof(tid));
+        number = g_strdup_printf("thread %d, one of its process %d", (int) tid, (int) getpid());
+
+        other = (int) syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+        g_assert_cmpint(other, >=, 0);
+        g_assert_cmpint(target_new_from_pidfd(&t, other, &error), ==, -EINVAL);
+        g_assert_cmpint(error.code, ==, CLONE_ERROR_INVALID_ARGS);
+        g_assert_nonnull(strstr(error.message, number));
+        g_assert_null(t);
+
+        /* The first thread's is as good as that of the process. */
+        g_assert_cmpint(target_new_from_pidfd(&t, leader, &error), ==, 0);
+        g_assert_cmpint(target_pid(t), ==, getpid());
+
+        close(end_pipe[1]);
+        g_thread_join(thread);
+        close(tid_pipe[0]);
+        close(tid_pipe[1]);
+        close(end_pipe[0]);
 }
 
 static void test_bad_pid(void)
@@ -113,6 +177,7 @@ int main(int argc, char *argv[])
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/target/status", test_status);
         g_test_add_func("/target/pidfd", test_pidfd);
+        g_test_add_func("/target/pidfd-of-thread", test_pidfd_of_thread);
         g_test_add_func("/target/bad-pid", test_bad_pid);
         return g_test_run();
 }
