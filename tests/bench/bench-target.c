@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,9 +18,14 @@
 /*
  *     bench-target MEGABYTES
  *
- * A process with so much memory in use. "fork" on stdin: forks, the child ends at once; answers with the nanoseconds that
- * fork() took in the parent. "spin": answers 0 and reads the time stamp counter until SIGUSR1 comes, then answers with the
- * longest time, in nanoseconds, between two readings: the longest that it did not run.
+ * A process with so much memory in use, which does what it reads on stdin, and answers with a line:
+ *
+ *     fork         forks, the child ends at once; the nanoseconds that fork() took in the parent
+ *     loop N       forks N times, waits for the end of each child; the nanoseconds that took
+ *     real-time    0; from then on nobody else runs on its processor while it does, not even a child of its own
+ *     ordinary     0; ends that
+ *     spin         0; reads the time stamp counter until SIGUSR1 comes, then another line: the longest time, in nanoseconds,
+ *                  between two readings, which is the longest that it did not run
  */
 
 static volatile sig_atomic_t stop;
@@ -41,6 +47,29 @@ static void answer(double nsec)
 {
         (void) printf("%.0f\n", nsec);
         (void) fflush(stdout);
+}
+
+static void set_scheduling(int policy, int priority)
+{
+        if (sched_setscheduler(0, policy, &(struct sched_param){.sched_priority = priority}) < 0) {
+                perror("bench-target: sched_setscheduler");
+                exit(EXIT_FAILURE);
+        }
+        answer(0);
+}
+
+static void measure_loop(unsigned n)
+{
+        uint64_t start = now_nsec();
+
+        for (unsigned i = 0; i < n; i++) {
+                pid_t pid = fork();
+
+                if (pid == 0)
+                        _exit(EXIT_SUCCESS);
+                (void) waitpid(pid, NULL, 0);
+        }
+        answer((double) (now_nsec() - start));
 }
 
 static void measure_fork(void)
@@ -78,6 +107,7 @@ int main(int argc, char **argv)
 {
         size_t size = argc == 2 ? (size_t) strtoul(argv[1], NULL, 10) << 20 : 0;
         char line[64];
+        unsigned n;
 
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void) signal(SIGUSR1, on_usr1);
@@ -96,6 +126,12 @@ int main(int argc, char **argv)
         while (fgets(line, sizeof(line), stdin))
                 if (strcmp(line, "fork\n") == 0)
                         measure_fork();
+                else if (sscanf(line, "loop %u", &n) == 1)
+                        measure_loop(n);
+                else if (strcmp(line, "real-time\n") == 0)
+                        set_scheduling(SCHED_FIFO | SCHED_RESET_ON_FORK, 1); /* children are ordinary: sched(7) */
+                else if (strcmp(line, "ordinary\n") == 0)
+                        set_scheduling(SCHED_OTHER, 0);
                 else if (strcmp(line, "spin\n") == 0)
                         measure_pause();
         return EXIT_SUCCESS;
