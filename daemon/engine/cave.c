@@ -218,3 +218,34 @@ int cave_find_variables(const char *maps, pid_t pid, size_t size, uint64_t *ret,
         r = search(maps, &s, look_at_variables);
         return r < 0 ? r : (int) s.n;
 }
+
+static void look_at_variable_range(Search *s, const Mapping *header, const Mapping *m, const char *line)
+{
+        Elf64_Phdr phdrs[PROGRAM_HEADERS_MAX];
+        uint64_t bias = 0;
+        Elf64_Ehdr ehdr;
+
+        if (m->offset != 0 || read_headers(s->pid, m, &ehdr, phdrs) < 0)
+                return;
+
+        for (unsigned i = 0; i < ehdr.e_phnum && s->n + 2 <= s->max; i++) {
+                const Elf64_Phdr *p = phdrs + i;
+
+                if (p->p_type != PT_LOAD)
+                        continue;
+                if (p->p_offset == 0)
+                        bias = m->start - (p->p_vaddr & ~UINT64_C(4095));
+                if (!(p->p_flags & PF_W))
+                        continue;
+                s->zeros[s->n++] = bias + p->p_vaddr;
+                s->zeros[s->n++] = bias + p->p_vaddr + p->p_memsz;
+        }
+}
+
+int cave_find_variable_ranges(const char *maps, pid_t pid, uint64_t (*ret)[2], size_t max)
+{
+        Search s = {.pid = pid, .zeros = ret[0], .max = 2 * max};
+        int r = search(maps, &s, look_at_variable_range);
+
+        return r < 0 ? r : (int) (s.n / 2);
+}

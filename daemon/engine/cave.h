@@ -26,3 +26,6 @@ int cave_find_many(const char *maps, pid_t pid, size_t size, bool (*reusable)(co
  * file's variables end. Returns how many there are, perhaps none; -EBADMSG as above.
  */
 int cave_find_variables(const char *maps, pid_t pid, size_t size, uint64_t *ret, size_t max);
+
+/* Where the variables of the ELF files in @maps lie, zeroed ones too: begin and end of each range. How many, at most @max, or -EBADMSG. */
+int cave_find_variable_ranges(const char *maps, pid_t pid, uint64_t (*ret)[2], size_t max);

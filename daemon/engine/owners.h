@@ -13,6 +13,10 @@
  * No list has these locks: they are found by their looks. All of what glibc (since 2.25) keeps in such a lock must be as it is in
  * one that is held, down to the zeros, and by a thread of the process; where IDs are small numbers, as in a container that has few
  * processes, nothing is done, as memory may hold those for many reasons.
+ *
+ * Looks are not enough: a compiler that numbers its nodes has some that look so, and a changed number breaks the clone. So
+ * something else must say that it is a lock: it lies among a file's variables, some word of the process points to its begin, or its holder
+ * has on its stack a pointer to what it may be a part of.
  */
 typedef struct OwnerPair {
         pid_t before, now; /* as the process sees them itself */
@@ -21,9 +25,22 @@ typedef struct OwnerPair {
 /* IDs below are too likely as plain numbers. */
 #define OWNER_ID_MIN 300
 
-/* Looks at @n bytes, a multiple of 8; @change is called with the offset of what is an ID, or begins with one, and its new value. */
-typedef void (*owners_change_t)(size_t offset, uint32_t value, void *userdata);
-unsigned owners_scan(const uint8_t *bytes, size_t n, const OwnerPair *pairs, size_t n_pairs, owners_change_t change, void *userdata);
+typedef struct OwnedWord {
+        size_t at;      /* offset in what was looked at */
+        uint32_t value; /* what it is to be */
+} OwnedWord;
+
+/* What looks like a lock that is held. */
+typedef struct OwnedLock {
+        size_t begin;
+        pid_t holder; /* its new ID */
+        size_t n_words;
+        OwnedWord words[2];
+} OwnedLock;
+
+/* Looks at @n bytes, a multiple of 8, and calls @found for each. Returns how many there are. */
+typedef void (*owners_found_t)(const OwnedLock *lock, void *userdata);
+unsigned owners_scan(const uint8_t *bytes, size_t n, const OwnerPair *pairs, size_t n_pairs, owners_found_t found, void *userdata);
 
 /*
  * Hands over all in the private memory of process @pid, none of whose threads runs. The number of locks, or a negative errno; -E2BIG
