@@ -17,7 +17,12 @@
 #define POLKIT_ALLOW_USER_INTERACTION 1U
 
 #define USEC_PER_SEC (UINT64_C(1000000))
-#define TIMEOUT_USEC (5 * USEC_PER_SEC)
+/*
+ * Longer than the 15 s that polkit lets a rule run (RUNAWAY_KILLER_TIMEOUT): polkit 122 may lose the wake-up between the thread that
+ * ran the rules and the one that waits for it, and then gives its answer, the right one, only after that time (src/polkitbackend/
+ * polkitbackendduktapeauthority.c, runaway_killer_common(): the condition is signalled without the lock).
+ */
+#define TIMEOUT_USEC (20 * USEC_PER_SEC)
 #define TIMEOUT_INTERACTIVE_USEC (120 * USEC_PER_SEC) /* a user types a password */
 #define GRANT_USEC (60 * USEC_PER_SEC)                /* shorter than polkit's own five minutes */
 
