@@ -42,7 +42,7 @@ def sweep_from(name, least=1):
     """Where a sweep over all n of something begins, and its step: @least where it is made alone; more in a run of all tests, and
     most in one with few rounds, from a place that differs with @name and the turn, so that as many runs as the step is long meet all
     of them."""
-    step = least * max(SWEEP_STEP, 25 * (100 - ROUNDS_PERCENT) // 100)
+    step = least * max(SWEEP_STEP, 49 * (100 - ROUNDS_PERCENT) // 100)
     return 1 + (zlib.crc32(name.encode()) + TURN) % step, step
 
 
@@ -302,6 +302,16 @@ class Target:
 
     def has_output(self):
         return b'\n' in self.rest or bool(select.select([self.process.stdout], [], [], 0)[0])
+
+    def more_lines(self, n=30):
+        """What of the next @n lines comes within a moment: for a message about a line that was not expected."""
+        found = []
+        try:
+            while len(found) < n and (line := self.line(1)) is not None:
+                found.append(line)
+        except Failure:
+            pass
+        return found
 
     def wait_ready(self):
         line = self.line()
