@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "daemon/tree.h"
 #include "daemon/util.h"
@@ -32,11 +33,17 @@ Tree *tree_free(Tree *t)
         return NULL;
 }
 
-static bool is_known(const Tree *t, pid_t pid)
+static bool is_known(const Tree *t, size_t parent, pid_t pid)
 {
-        for (guint k = 0; k < t->members->len; k++)
-                if (target_pid(TREE_MEMBER(t, k)->target) == pid)
-                        return true;
+        for (guint k = 0; k < t->members->len; k++) {
+                TreeMember *m = TREE_MEMBER(t, k);
+
+                if (target_pid(m->target) != pid)
+                        continue;
+                if (k > 0 && m->parent == parent)
+                        m->seen = t->looks;
+                return true;
+        }
         for (guint k = 0; k < t->zombies->len; k++)
                 if (g_array_index(t->zombies, pid_t, k) == pid)
                         return true;
@@ -50,7 +57,7 @@ static int add_child(Tree *t, size_t parent, pid_t pid, size_t max, CloneError *
         TargetStatus s;
         int r;
 
-        if (is_known(t, pid))
+        if (is_known(t, parent, pid))
                 return 0;
         r = target_new(&child, pid, error);
         if (r >= 0)
@@ -70,14 +77,14 @@ static int add_child(Tree *t, size_t parent, pid_t pid, size_t max, CloneError *
                 return clone_error_set(error, CLONE_ERROR_LIMITS_EXCEEDED, ENOBUFS, "The tree of process %d has more than %zu processes",
                                 (int) target_pid(TREE_MEMBER(t, 0)->target), max);
 
-        g_array_append_val(t->members, ((TreeMember){g_steal_pointer(&child), parent}));
+        g_array_append_val(t->members, ((TreeMember){g_steal_pointer(&child), parent, t->looks}));
         return 1;
 }
 
-/* The children of one thread of member @k: PIDs with a blank behind each. */
-static int add_children(Tree *t, size_t k, const char *thread, size_t max, CloneError *error)
+/* The children of thread @tid of member @k: PIDs with a blank behind each. */
+static int add_children(Tree *t, size_t k, pid_t tid, size_t max, CloneError *error)
 {
-        g_autofree char *name = g_strdup_printf("task/%s/children", thread), *text = NULL;
+        g_autofree char *name = g_strdup_printf("task/%d/children", (int) tid), *text = NULL;
         int found = 0, r;
         char *end;
 
@@ -99,8 +106,8 @@ static int add_children(Tree *t, size_t k, const char *thread, size_t max, Clone
         }
 }
 
-/* Those of all its threads. -ESRCH where it has ended. */
-static int grow_member(Tree *t, size_t k, size_t max, CloneError *error)
+/* -ESRCH where it has ended. */
+static int add_children_of_all(Tree *t, size_t k, size_t max, CloneError *error)
 {
         int fd = openat(target_procfd(TREE_MEMBER(t, k)->target), "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC), found = 0;
         DIR *directory = fd < 0 ? NULL : fdopendir(fd);
@@ -114,12 +121,30 @@ static int grow_member(Tree *t, size_t k, size_t max, CloneError *error)
 
         for (const struct dirent *d; found >= 0 && (d = readdir(directory));)
                 if (g_ascii_isdigit(d->d_name[0])) {
-                        int r = add_children(t, k, d->d_name, max, error);
+                        int r = add_children(t, k, (pid_t) atoi(d->d_name), max, error);
 
                         found = r < 0 ? r : found + r;
                 }
         (void) closedir(directory); /* it was read only */
         return found;
+}
+
+/* The links of /proc/PID/task are its threads, and the two of any directory (fs/proc/base.c: proc_task_getattr()). */
+static bool has_one_thread(const Target *t)
+{
+        struct stat st;
+
+        return fstatat(target_procfd(t), "task", &st, 0) >= 0 && st.st_nlink == 3;
+}
+
+static int grow_member(Tree *t, size_t k, size_t max, CloneError *error)
+{
+        const Target *member = TREE_MEMBER(t, k)->target;
+
+        /* A parked tree waits for this: the directory is read where there is something to find. */
+        if (has_one_thread(member))
+                return add_children(t, k, target_pid(member), max, error);
+        return add_children_of_all(t, k, max, error);
 }
 
 /* That of this process says whether the kernel has it. */
@@ -136,6 +161,7 @@ int tree_grow(Tree *t, size_t max, CloneError *error)
                 return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EOPNOTSUPP,
                                 "This kernel does not tell the children of process %d: CONFIG_PROC_CHILDREN is not set", pid);
 
+        t->looks++;
         for (guint k = 0; k < t->members->len; k++) {
                 int r = grow_member(t, k, max, error);
 
@@ -151,6 +177,14 @@ int tree_grow(Tree *t, size_t max, CloneError *error)
         }
 
         return found;
+}
+
+bool tree_is_whole(const Tree *t)
+{
+        for (guint k = 1; k < t->members->len; k++)
+                if (TREE_MEMBER(t, k)->seen != t->looks)
+                        return false;
+        return true;
 }
 
 int tree_read(Tree **ret, Target *root, size_t max, CloneError *error)

@@ -13,11 +13,13 @@
 typedef struct TreeMember {
         Target *target; /* owned, but for the root's, which is borrowed */
         size_t parent;  /* place of its parent in the tree; of the root 0 */
+        unsigned seen;  /* the last look in which it was its parent's child */
 } TreeMember;
 
 typedef struct Tree {
         GArray *members; /* TreeMember; the root is the first, and every parent comes before its children */
         GArray *zombies; /* pid_t: children that have ended and that nobody has taken notice of; they are no members */
+        unsigned looks;  /* how often tree_grow() has looked */
 } Tree;
 
 #define TREE_MEMBER(t, k) (&g_array_index((t)->members, TreeMember, (k)))
@@ -33,6 +35,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tree, tree_free)
  * @error filled. Takes CONFIG_PROC_CHILDREN, proc_pid_children(5); without it: -EOPNOTSUPP (Unsupported).
  */
 int tree_grow(Tree *t, size_t max, CloneError *error);
+
+/* Whether the last tree_grow() found every member but the root as a child of its parent. */
+bool tree_is_whole(const Tree *t);
 
 /* tree_grow() of the tree of @root: all that can be found of one that runs. */
 int tree_read(Tree **ret, Target *root, size_t max, CloneError *error);

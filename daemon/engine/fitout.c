@@ -11,6 +11,7 @@
 #include "daemon/engine/fitout.h"
 #include "daemon/engine/isolate.h"
 #include "daemon/engine/memlocks.h"
+#include "daemon/engine/ptrace-seccomp.h"
 #include "daemon/engine/timers.h"
 
 typedef struct Member {
@@ -255,7 +256,8 @@ static const char *suspend_filter(const Fitout *f, size_t k, const FitoutMember 
 {
         Member *m = &f->members[k];
 
-        m->filtered = m->seccomp && tracee_set_options(c->tracee, c->tracee->options | PTRACE_O_SUSPEND_SECCOMP) < 0;
+        m->filtered = (m->seccomp || ptrace_came_under_seccomp(c->tracee)) &&
+                        tracee_set_options(c->tracee, c->tracee->options | PTRACE_O_SUSPEND_SECCOMP) < 0;
         if (!m->filtered || fitout_has_work(f, k))
                 return NULL;
 

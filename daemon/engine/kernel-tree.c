@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include "daemon/engine/fds.h"
@@ -27,6 +28,7 @@ typedef struct Member {
         int park; /* while it is open the process stands still */
         CloneFds *fds; /* borrowed descriptors; NULL for none */
         KernelClone clone; /* descriptors are -EBADF before there is one */
+        KernelLists lists; /* of the clone's threads and timers */
 } Member;
 
 /* One clone() on its way; the process that runs it does nothing else. */
@@ -53,6 +55,7 @@ static void member_clear(void *p)
         safe_close(m->clone.pidfd);
         safe_close(m->park);
         g_free(m->fds);
+        kernel_lists_clear(&m->lists);
 }
 
 /* Clones that were completed are held by their tracer alone. */
@@ -148,6 +151,23 @@ static int park(Job *j, size_t k, CloneError *error)
         return r == -ESRCH && k > 0 ? 0 : kernel_failed(target_of(j, k), j->spec, r, error);
 }
 
+/* Process group and session of each as they are now; false where one has ended. All stand still: /proc, which has more, takes ten times longer. */
+static bool read_jobs(const Job *j)
+{
+        guint n = j->members->len;
+        g_autofree struct pollfd *ends = g_new0(struct pollfd, n);
+
+        for (guint k = 0; k < n; k++) {
+                pid_t pid = target_pid(target_of(j, k));
+
+                MEMBER(j, k)->status.group = getpgid(pid);
+                MEMBER(j, k)->status.session = getsid(pid);
+                ends[k] = (struct pollfd){.fd = target_pidfd(target_of(j, k)), .events = POLLIN};
+        }
+
+        return RETRY_EINTR(poll(ends, n, 0)) == 0; /* a pidfd can be read when its process has ended */
+}
+
 /*
  * All that is found, until nothing is new. 1 where it is the whole tree, 0 where it changed under the look. What can be found while the
  * tree runs is looked at before any of it stands still.
@@ -174,13 +194,8 @@ static int park_all(Job *j, CloneError *error)
         } while (r > 0); /* none of them had children that were not found, or has any by now */
 
         /* One that was killed has left its children to another parent. */
-        for (guint k = 1; k < j->members->len; k++) {
-                Member *m = MEMBER(j, k);
-
-                if (target_read_status(target_of(j, k), &m->status) < 0 || m->status.state == 'Z' ||
-                    m->status.parent != target_pid(target_of(j, TREE_MEMBER(j->tree, k)->parent)))
-                        return 0;
-        }
+        if (!tree_is_whole(j->tree) || !read_jobs(j))
+                return 0;
 
         return 1;
 }
@@ -261,8 +276,10 @@ static JobStep *plan(Job *j)
 
         for (guint k = 0; k < n; k++) {
                 const TargetStatus *s = &MEMBER(j, k)->status;
+                const bool known = k > 0 && members[k - 1].group == s->group;
 
-                members[k] = (JobMember){target_pid(target_of(j, k)), s->group, s->session, TREE_MEMBER(j->tree, k)->parent, exists(s->group)};
+                members[k] = (JobMember){target_pid(target_of(j, k)), s->group, s->session, TREE_MEMBER(j->tree, k)->parent,
+                                known ? members[k - 1].leader_exists : exists(s->group)};
         }
 
         jobs_plan(members, n, j->spec->session, steps);
@@ -287,7 +304,6 @@ static int make_clone(Job *j, const JobStep *step, CloneError *error)
 {
         size_t k = step->member, parent = TREE_MEMBER(j->tree, k)->parent;
         Member *m = MEMBER(j, k);
-        g_auto(KernelLists) lists = {};
         struct remfork_fd fds[CLONE_FDS_MAX];
         size_t n_fds = fds_to_remfork(m->fds, fds);
         struct remfork_args args = {
@@ -303,15 +319,15 @@ static int make_clone(Job *j, const JobStep *step, CloneError *error)
                 .parent = k > 0 ? (uint64_t) MEMBER(j, parent)->clone.pidfd : 0,
                 .pgrp = step->with != JOB_NOBODY ? (uint64_t) MEMBER(j, step->with)->clone.pidfd : 0,
         };
-        long pid = kernel_remfork_with_lists(target_pidfd(target_of(j, k)), &args, &lists);
+        long pid = kernel_remfork_with_lists(target_pidfd(target_of(j, k)), &args, &m->lists);
 
         if (pid < 0) {
                 m->clone.pidfd = m->clone.hold = -EBADF; /* -1 was written there */
                 return kernel_failed(target_of(j, k), j->spec, pid, error);
         }
         m->clone.pid = (pid_t) pid;
-        kernel_timers_take(fitout_timers(j->fitout, k), lists.timers);
-        return kernel_adopt_tids(lists.tids, error);
+        kernel_timers_take(fitout_timers(j->fitout, k), m->lists.timers); /* what is left of them begins to pass */
+        return 0;
 }
 
 static int make_clones(Job *j, CloneError *error)
@@ -321,6 +337,16 @@ static int make_clones(Job *j, CloneError *error)
 
         for (guint i = 0; r >= 0 && i < j->members->len; i++)
                 r = make_clone(j, &steps[i], error);
+        return r;
+}
+
+/* The clones are held, so the tree need not wait for this. */
+static int adopt_tids(const Job *j, CloneError *error)
+{
+        int r = 0;
+
+        for (guint k = 0; r >= 0 && k < j->members->len; k++)
+                r = kernel_adopt_tids(MEMBER(j, k)->lists.tids, error);
         return r;
 }
 
@@ -412,6 +438,8 @@ int kernel_tree_clone(Target *target, const CloneSpec *spec, const EngineHandler
                 r = make_clones(&j, error);
         unpark(&j);
         ret->pause_nsec = j.pause_begin > 0 ? monotonic_nsec() - j.pause_begin : 0;
+        if (r >= 0)
+                r = adopt_tids(&j, error);
         if (r < 0)
                 return r; /* what is held dies with the job */
 

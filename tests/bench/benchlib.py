@@ -68,14 +68,14 @@ def pause_of(target, make):
     return float(target.line()), told
 
 
-def direct(target, engine=ENGINE):
+def direct(target, engine=ENGINE, *options):
     """The clones that an engine alone makes, and the target's pause in nanoseconds as the engine has it."""
     # Clones that ran would take the processor from the target.
-    worker = start_clone(target.pid, '-v', '--stopped', f'--engine={engine}')
+    worker = start_clone(target.pid, '-v', '--stopped', f'--engine={engine}', *options)
     out, err = worker.communicate(timeout=DEADLINE)
     if worker.returncode:
         raise Failure(err)
-    return [int(p) for p in out.split()], float(err.split('pause ')[1].split()[0])
+    return [int(line.split()[0]) for line in out.splitlines()], float(err.split('pause ')[1].split()[0])
 
 
 def gdb(target):

@@ -112,7 +112,7 @@ static void test_tree(void)
         _cleanup_clone_error_ CloneError error = CLONE_ERROR_INIT;
         g_autoptr(Target) root = NULL;
         g_autoptr(Tree) alone = NULL, t = NULL;
-        pid_t pid = start_root(STARTED);
+        pid_t pid = start_root(STARTED), killed = 0;
         unsigned of_root = 0;
 
         g_assert_cmpint(target_new(&root, pid, &error), ==, 0);
@@ -137,6 +137,20 @@ static void test_tree(void)
         /* Nothing is new, and nothing comes twice. */
         g_assert_cmpint(tree_grow(t, TREE_MAX, &error), ==, 0);
         g_assert_cmpuint(t->members->len, ==, STARTED);
+        g_assert_true(tree_is_whole(t));
+
+        /* A member that is killed leaves its child to another parent. */
+        for (guint k = 1; k < t->members->len && !killed; k++)
+                if (TREE_MEMBER(t, k)->parent > 0) {
+                        killed = target_pid(TREE_MEMBER(t, TREE_MEMBER(t, k)->parent)->target);
+                        g_assert_cmpint(kill(killed, SIGKILL), ==, 0);
+                }
+        g_assert_cmpint(killed, !=, 0);
+        for (int i = 0; i < 5000 && tree_is_whole(t); i++) {
+                g_assert_cmpint(tree_grow(t, TREE_MAX, &error), ==, 0);
+                g_usleep(1000);
+        }
+        g_assert_false(tree_is_whole(t));
         end(pid);
 }
 
