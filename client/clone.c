@@ -18,7 +18,7 @@
 
 typedef struct CloneArguments {
         char *trigger, *parent, *threads, *engine, *timeout, *count, *isolate;
-        gboolean stopped, tree, no_ask_password, quiet, log, pty, new_session;
+        gboolean stopped, tree, same_pids, no_ask_password, quiet, log, pty, new_session;
         Choice choice;
         RedirectOptions redirect;
         ScopeOptions scope;
@@ -122,6 +122,8 @@ static ClientExit append_options(sd_bus_message *m, const CloneArguments *a)
                 r = append_option(m, "stopped", "b", &yes);
         if (r >= 0 && a->tree)
                 r = append_option(m, "tree", "b", &yes);
+        if (r >= 0 && a->same_pids)
+                r = append_option(m, "same-pids", "b", &yes);
         if (r >= 0 && a->new_session)
                 r = append_option(m, "session", "b", &yes);
         if (r >= 0 && a->redirections)
@@ -306,6 +308,7 @@ ClientExit verb_clone(int argc, char **argv)
                 {"parent", 0, 0, G_OPTION_ARG_STRING, &a.parent, "The clone's parent: shared (the target's, default) or daemon", "WHOSE"},
                 {"threads", 0, 0, G_OPTION_ARG_STRING, &a.threads, "Its threads: all (default), or caller: the main one alone, as after fork()", "WHICH"},
                 {"tree", 0, 0, G_OPTION_ARG_NONE, &a.tree, "Clone its descendants, too; prints all PIDs, that of its own clone first", NULL},
+                {"same-pids", 0, 0, G_OPTION_ARG_NONE, &a.same_pids, "In a new PID namespace, where each clone has the PID of its source", NULL},
                 {"stopped", 0, 0, G_OPTION_ARG_NONE, &a.stopped, "Leave the clone stopped; SIGCONT lets it go", NULL},
                 {"count", 0, 0, G_OPTION_ARG_STRING, &a.count, "Make N clones of the same instant", "N"},
                 {"stdin", 0, 0, G_OPTION_ARG_FILENAME, &a.redirect.standard[0], "The clone's stdin: a file, or inherit (-) for remforkctl's own", "PATH"},

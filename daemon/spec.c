@@ -125,6 +125,11 @@ static int set_tree(const Option *o, sd_bus_message *message, CloneSpec *spec, C
         return read_boolean(message, &spec->tree, error);
 }
 
+static int set_same_pids(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
+{
+        return read_boolean(message, &spec->same_pids, error);
+}
+
 static int set_count(const Option *o, sd_bus_message *message, CloneSpec *spec, CloneError *error)
 {
         uint32_t value;
@@ -236,6 +241,7 @@ static const Option option_table[] = {
         {"timeout-usec", "t", set_timeout},
         {"isolate", "s", set_isolate},
         {"tree", "b", set_tree},
+        {"same-pids", "b", set_same_pids},
         {"scope", "s", set_scope},
         {"slice", "s", set_slice},
         {"properties", "a(sv)", set_properties},
@@ -298,6 +304,10 @@ static int check_combination(const CloneSpec *spec, CloneError *error)
         if (spec->tree && spec->count != 1)
                 return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
                                 "Option count is %" PRIu32 ", with tree only 1 was expected: ask once for each tree", spec->count);
+        if (spec->same_pids && spec->count != 1)
+                return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
+                                "Option count is %" PRIu32 ", with same-pids only 1 was expected: ask once for each clone, which has a PID namespace to itself",
+                                spec->count);
         if (spec->tree && spec->trigger == CLONE_TRIGGER_SYSCALL)
                 return clone_error_set(error, CLONE_ERROR_INVALID_ARGS, EINVAL,
                                 "Option trigger is \"syscall\", with tree \"immediate\" was expected: the processes of a tree make no call at one instant");

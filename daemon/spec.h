@@ -60,6 +60,7 @@ typedef struct CloneSpec {
         uint64_t timeout_usec; /* from the request's admission to its end; 0: the daemon's default */
         CloneIsolate isolate;
         bool tree;             /* the target with all its descendants; count is 1 then */
+        bool same_pids;        /* in a new PID namespace, with the numbers of the sources; count is 1 then */
         uint32_t tree_max;     /* with tree: how many processes it may have; set by the daemon, no option */
         bool notes;            /* somebody can read what the clones could not be given */
         CloneFds *fds;         /* descriptors to be replaced or closed in the clones; NULL: none */

@@ -220,7 +220,7 @@ static bool is_awaited(int fd)
 /* What leaves nothing behind in this process but, for a moment, descriptors and the target. */
 static bool is_plain(const WorkerJob *job)
 {
-        return job->spec.parent == CLONE_PARENT_SHARED && job->spec.isolate == CLONE_ISOLATE_NONE && !job->spec.tree && !job->spec.fds &&
+        return job->spec.parent == CLONE_PARENT_SHARED && job->spec.isolate == CLONE_ISOLATE_NONE && !job->spec.tree && !job->spec.same_pids && !job->spec.fds &&
                !job->hold;
 }
 

@@ -109,11 +109,21 @@ static int hand_over_locks(const struct remfork_tid *tids, size_t n)
         return r == -ESRCH ? r : 0;
 }
 
+static bool are_same(const struct remfork_tid *tids, size_t n)
+{
+        for (size_t i = 0; i < n; i++)
+                if (tids[i].clone_self != tids[i].target_self)
+                        return false;
+        return true;
+}
+
 int kernel_adopt_tids(const struct remfork_tid *tids, CloneError *error)
 {
         const size_t n = count_tids(tids);
         int r = 0;
 
+        if (are_same(tids, n))
+                return 0;
         for (size_t i = 0; i < n && r >= 0; i++) {
                 r = set_cached_tid(tids + i);
                 if (r >= 0)

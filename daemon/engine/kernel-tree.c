@@ -8,6 +8,7 @@
 #include "daemon/engine/fds.h"
 #include "daemon/engine/kernel-call.h"
 #include "daemon/engine/kernel-fit.h"
+#include "daemon/engine/kernel-pidns.h"
 #include "daemon/engine/kernel-tids.h"
 #include "daemon/engine/kernel-timers.h"
 #include "daemon/engine/kernel-tree.h"
@@ -42,6 +43,7 @@ typedef struct Job {
         uint64_t pause_begin;
         Fitout *fitout; /* NULL before all are parked */
         KernelFit *fit; /* once they are completed */
+        KernelPidns *pidns;
         bool released;
 } Job;
 
@@ -108,7 +110,8 @@ static int check_member(const Job *j, size_t k, TargetStatus *ret, CloneError *e
         r = target_read_status(target_of(j, k), ret);
         if (r < 0)
                 return r;
-        return engine_check_status(target_of(j, k), ret, &spec, error);
+        r = engine_check_status(target_of(j, k), ret, &spec, error);
+        return r < 0 ? r : kernel_pidns_check(target_of(j, k), ret, &spec, error);
 }
 
 /* Looks at the next member, which runs. 1, or 0 where it ended before. */
@@ -308,7 +311,7 @@ static int make_clone(Job *j, const JobStep *step, CloneError *error)
         size_t n_fds = fds_to_remfork(m->fds, fds);
         struct remfork_args args = {
                 .flags = REMFORK_PIDFD | REMFORK_HOLD | REMFORK_TIDS | REMFORK_TIMERS | REMFORK_MARKED | job_flags(step) | (j->spec->stopped ? REMFORK_STOPPED : 0) |
-                         (j->spec->threads == CLONE_THREADS_ALL ? REMFORK_THREADS : 0) |
+                         (j->spec->threads == CLONE_THREADS_ALL ? REMFORK_THREADS : 0) | (j->spec->same_pids ? REMFORK_SAME_PIDS : 0) |
                          (k > 0 ? REMFORK_PARENT_PIDFD : j->spec->parent == CLONE_PARENT_DAEMON ? REMFORK_PARENT_REQUESTER : 0),
                 .timeout = time_left(j),
                 .pause = j->spec->threads == CLONE_THREADS_ALL ? time_left(j) : 0,
@@ -318,6 +321,7 @@ static int make_clone(Job *j, const JobStep *step, CloneError *error)
                 .hold = (uint64_t) (uintptr_t) &m->clone.hold,
                 .parent = k > 0 ? (uint64_t) MEMBER(j, parent)->clone.pidfd : 0,
                 .pgrp = step->with != JOB_NOBODY ? (uint64_t) MEMBER(j, step->with)->clone.pidfd : 0,
+                .pidns = j->spec->same_pids ? (uint64_t) j->pidns->pidfd : 0,
         };
         long pid = kernel_remfork_with_lists(target_pidfd(target_of(j, k)), &args, &m->lists);
 
@@ -358,6 +362,15 @@ static void note_zombies(const Job *j)
 
                 j->handler->note(text, j->handler->userdata);
         }
+}
+
+static int leave_pidns(Job *j, CloneError *error)
+{
+        g_autofree pid_t *numbers = g_new(pid_t, j->members->len);
+
+        for (guint k = 0; k < j->members->len; k++)
+                numbers[k] = MEMBER(j, k)->status.own_pid;
+        return kernel_pidns_leave(j->pidns, numbers, j->members->len, error);
 }
 
 static int hand_over(const Job *j, CloneError *error)
@@ -422,10 +435,13 @@ static void release(Job *j)
 
 int kernel_tree_clone(Target *target, const CloneSpec *spec, const EngineHandler *handler, EngineResult *ret, CloneError *error)
 {
-        g_auto(Job) j = {.target = target, .spec = spec, .handler = handler};
+        g_auto(KernelPidns) pidns = KERNEL_PIDNS_NONE; /* cleared after the job, whose clones are in it */
+        g_auto(Job) j = {.target = target, .spec = spec, .handler = handler, .pidns = &pidns};
         int r;
 
         r = engine_check_tree(spec, error);
+        if (r >= 0)
+                r = kernel_pidns_new(&pidns, spec, error);
         if (r >= 0)
                 r = collect(&j, error);
         if (r >= 0)
@@ -446,7 +462,10 @@ int kernel_tree_clone(Target *target, const CloneSpec *spec, const EngineHandler
         note_zombies(&j);
         for (guint k = 0; k < j.members->len; k++)
                 notes_tell(target_of(&j, k), spec, handler, kernel_lacks(spec, &MEMBER(&j, k)->status));
+        kernel_pidns_note(spec, handler, target_pid(target));
         r = complete(&j, error);
+        if (r >= 0)
+                r = leave_pidns(&j, error);
         if (r >= 0)
                 r = hand_over(&j, error);
         if (r < 0)

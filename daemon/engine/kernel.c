@@ -12,6 +12,7 @@
 #include "daemon/engine/fitout.h"
 #include "daemon/engine/kernel-call.h"
 #include "daemon/engine/kernel-fit.h"
+#include "daemon/engine/kernel-pidns.h"
 #include "daemon/engine/kernel-tids.h"
 #include "daemon/engine/kernel-timers.h"
 #include "daemon/engine/kernel-tree.h"
@@ -76,6 +77,8 @@ int kernel_failed(Target *target, const CloneSpec *spec, long r, CloneError *err
                 {EALREADY, CLONE_ERROR_BUSY, "another request waits for it"},
                 {EOPNOTSUPP, CLONE_ERROR_UNSUPPORTED, "it has AMX tile data, or a thread with something that one of a clone cannot be given"},
                 {EAGAIN, CLONE_ERROR_LIMITS_EXCEEDED, "its RLIMIT_NPROC or its control group's pids.max is reached"},
+                {EEXIST, CLONE_ERROR_UNSUPPORTED, "its clone cannot have its number, or that of a thread, in the new PID namespace"},
+                {ENOSPC, CLONE_ERROR_LIMITS_EXCEEDED, "remforkd may have no more namespaces (user.max_uts_namespaces of sysctl)"},
                 {E2BIG, CLONE_ERROR_LIMITS_EXCEEDED, "it has too many threads or timers"},
                 {ENOMEM, CLONE_ERROR_LIMITS_EXCEEDED, "there is not enough memory"},
                 {EBADF, CLONE_ERROR_INVALID_ARGS, "a descriptor that its clone is to be given is beyond its RLIMIT_NOFILE"},
@@ -108,6 +111,7 @@ typedef struct Batch {
         KernelFit *fits[CLONE_COUNT_MAX]; /* of those that were completed */
         size_t n;
         bool released;
+        KernelPidns pidns;
 } Batch;
 
 void kernel_destroy(const pid_t *pids, const int *pidfds, size_t n)
@@ -123,6 +127,8 @@ static void batch_free(Batch *b)
 {
         if (b && !b->released) /* one that was completed is held by its tracer alone */
                 kernel_destroy(b->pids, b->pidfds, b->n);
+        if (b)
+                kernel_pidns_clear(&b->pidns);
         for (size_t i = 0; b && i < b->n; i++) {
                 safe_close(b->holds[i]);
                 safe_close(b->pidfds[i]);
@@ -150,7 +156,8 @@ static int check_status(Target *target, const CloneSpec *spec, TargetStatus *ret
         if (r < 0)
                 return clone_error_set(error, r == -ESRCH ? CLONE_ERROR_NO_SUCH_PROCESS : CLONE_ERROR_FAILED, -r,
                                 "The status of process %d cannot be read: %s", (int) target_pid(target), g_strerror(-r));
-        return engine_check_status(target, ret, spec, error);
+        r = engine_check_status(target, ret, spec, error);
+        return r < 0 ? r : kernel_pidns_check(target, ret, spec, error);
 }
 
 /* How long the target may take to come to its trigger, in ns. 0: as long as the request lives. */
@@ -163,11 +170,19 @@ static uint64_t trigger_timeout(const CloneSpec *spec)
         return usec > UINT64_MAX / 1000 ? UINT64_MAX : usec * 1000;
 }
 
+/* A group or session that the target leads has its number, so that its clone leads one of that number; others have none there. */
+static uint64_t leader_flags(const CloneSpec *spec, const TargetStatus *status, pid_t target)
+{
+        if (spec->session)
+                return 0;
+        return status->session == target ? REMFORK_NEW_SESSION : status->group == target ? REMFORK_NEW_PGRP : 0;
+}
+
 /*
  * Clone number 0 comes of the target. The others are copies of the first, which is held meanwhile, so that all are of one
  * instant and the target pays for one.
  */
-static int make_one(Batch *b, Target *target, const CloneSpec *spec, Fitout *fitout, EngineResult *ret, CloneError *error)
+static int make_one(Batch *b, Target *target, const CloneSpec *spec, uint64_t flags, Fitout *fitout, EngineResult *ret, CloneError *error)
 {
         g_auto(KernelLists) lists = {};
         bool first = b->n == 0;
@@ -176,7 +191,7 @@ static int make_one(Batch *b, Target *target, const CloneSpec *spec, Fitout *fit
         size_t n_fds = first ? fds_to_remfork(spec->fds, fds) : 0; /* the others have those of the first */
         int pidfd = -EBADF, hold = -EBADF;
         struct remfork_args args = {
-                .flags = REMFORK_PIDFD | REMFORK_TIMES | REMFORK_HOLD | REMFORK_TIDS | REMFORK_MARKED | (spec->stopped ? REMFORK_STOPPED : 0) |
+                .flags = flags | REMFORK_PIDFD | REMFORK_TIMES | REMFORK_HOLD | REMFORK_TIDS | REMFORK_MARKED | (spec->stopped ? REMFORK_STOPPED : 0) |
                          (spec->threads == CLONE_THREADS_ALL ? REMFORK_THREADS : 0) |
                          (spec->parent == CLONE_PARENT_DAEMON ? REMFORK_PARENT_REQUESTER : 0) |
                          (first && spec->trigger == CLONE_TRIGGER_SYSCALL ? REMFORK_SYSCALL : 0) | (first ? REMFORK_TIMERS : 0),
@@ -187,6 +202,7 @@ static int make_one(Batch *b, Target *target, const CloneSpec *spec, Fitout *fit
                 .times = (uint64_t) (uintptr_t) &times,
                 .hold = (uint64_t) (uintptr_t) &hold,
                 .pause = spec->threads == CLONE_THREADS_ALL ? engine_stop_timeout_usec(spec) * 1000 : 0,
+                .pidns = b->pidns.pid ? (uint64_t) b->pidns.pidfd : 0,
         };
         long pid = kernel_remfork_with_lists(first ? target_pidfd(target) : b->pidfds[0], &args, &lists);
 
@@ -226,8 +242,10 @@ static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandl
         g_autoptr(Fitout) fitout = NULL;
         g_autoptr(Batch) b = g_new0(Batch, 1);
         TargetStatus status;
+        uint64_t flags = 0;
         int r;
 
+        b->pidns = KERNEL_PIDNS_NONE;
         *ret = (EngineResult){};
         if (spec->tree)
                 return kernel_tree_clone(target, spec, handler, ret, error);
@@ -238,8 +256,12 @@ static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandl
                 r = fitout_new(&fitout, &target, &(const TargetStatus *){&status}, &(const CloneFds *){spec->fds}, 1, spec, handler, FITOUT_PASSES_FDS | FITOUT_TELLS_TIMERS, error);
         if (r >= 0)
                 fitout_capture(fitout);
+        if (r >= 0)
+                r = kernel_pidns_new(&b->pidns, spec, error);
+        if (r >= 0 && spec->same_pids)
+                flags = REMFORK_SAME_PIDS | leader_flags(spec, &status, target_pid(target));
         while (r >= 0 && b->n < spec->count) {
-                r = make_one(b, target, spec, fitout, ret, error);
+                r = make_one(b, target, spec, flags, fitout, ret, error);
                 if (r >= 0 && b->n == 1)
                         fitout_capture(fitout);
                 if (r >= 0 && b->n == 1 && handler->judge)
@@ -247,12 +269,15 @@ static int kernel_clone(Target *target, const CloneSpec *spec, const EngineHandl
         }
         for (size_t i = 0; r >= 0 && i < b->n && fitout_is_needed(fitout); i++)
                 r = kernel_fit(&b->fits[i], fitout, &(KernelClone){b->pids[i], b->pidfds[i], b->holds[i]}, 1, error);
+        if (r >= 0)
+                r = kernel_pidns_leave(&b->pidns, &status.own_pid, 1, error);
         if (r >= 0 && handler->held)
                 r = handler->held(b->pids, b->pidfds, NULL, b->n, handler->userdata, error);
         if (r < 0)
                 return r; /* what is held dies with the batch */
 
         batch_release(b);
+        kernel_pidns_note(spec, handler, target_pid(target));
         if (spec->parent == CLONE_PARENT_DAEMON)
                 watched_set(b->pids, b->n);
         return 0;

@@ -155,6 +155,11 @@ static int ptrace_clone(Target *target, const CloneSpec *spec, const EngineHandl
         Marks marks = {};
         int r;
 
+        if (spec->same_pids)
+                return clone_error_set(error, CLONE_ERROR_UNSUPPORTED, EOPNOTSUPP,
+                                "Option same-pids wants a kernel with remfork(2): a process that is made to clone itself needs CAP_SYS_ADMIN "
+                                "to have its clone in another PID namespace, and process %d is not given that",
+                                (int) target_pid(target));
         if (spec->tree)
                 return ptrace_tree_clone(target, spec, handler, ret, error);
 

@@ -24,6 +24,7 @@
 #define REMFORK_TIDS (1U << 12)
 #define REMFORK_TIMERS (1U << 13)
 #define REMFORK_MARKED (1U << 14)
+#define REMFORK_SAME_PIDS (1U << 15)
 
 #define REMFORK_PARENT_PIDFD (1U << 8)
 #define REMFORK_PGRP_PIDFD (1U << 9)
@@ -85,6 +86,7 @@ struct remfork_args {
         uint64_t pgrp;   /* pidfd */
         uint64_t timers; /* struct remfork_timer * */
         uint64_t nr_timers;
+        uint64_t pidns; /* pidfd */
 };
 
 /*
@@ -94,7 +96,7 @@ struct remfork_args {
 static inline int remfork_probe(void)
 {
         struct remfork_timer timer;
-        struct remfork_args args = {.flags = REMFORK_THREADS | REMFORK_TIMERS | REMFORK_MARKED, .timers = (uint64_t) (uintptr_t) &timer, .nr_timers = 1};
+        struct remfork_args args = {.flags = REMFORK_THREADS | REMFORK_TIMERS | REMFORK_MARKED | REMFORK_SAME_PIDS, .timers = (uint64_t) (uintptr_t) &timer, .nr_timers = 1};
 
         return syscall(SYS_REMFORK, -1, &args, sizeof(args)) >= 0 ? -EIO : errno == EBADF ? 0 : -errno;
 }

@@ -23,7 +23,7 @@
 
 static char *arg_engine, *arg_trigger, *arg_parent, *arg_threads, *arg_refuse, *arg_isolate;
 static char **arg_fds;
-static gboolean arg_notes, arg_session, arg_stopped, arg_verbose, arg_held, arg_watch, arg_tree;
+static gboolean arg_notes, arg_session, arg_stopped, arg_verbose, arg_held, arg_watch, arg_tree, arg_same_pids;
 static int arg_count = 1, arg_repeat = 1;
 
 static const GOptionEntry entries[] = {
@@ -34,6 +34,7 @@ static const GOptionEntry entries[] = {
         {"stopped", 0, 0, G_OPTION_ARG_NONE, &arg_stopped, "leave the clones stopped", NULL},
         {"notes", 0, 0, G_OPTION_ARG_NONE, &arg_notes, "look for what the clones will not have", NULL},
         {"tree", 0, 0, G_OPTION_ARG_NONE, &arg_tree, "with all descendants; prints \"PID SOURCE\" for each", NULL},
+        {"same-pids", 0, 0, G_OPTION_ARG_NONE, &arg_same_pids, "in a new PID namespace, with the PIDs of what is cloned", NULL},
         {"session", 0, 0, G_OPTION_ARG_NONE, &arg_session, "the clones lead sessions", NULL},
         {"isolate", 0, 0, G_OPTION_ARG_STRING, &arg_isolate, "none, files or all", "WHAT"},
         {"fd", 0, 0, G_OPTION_ARG_STRING_ARRAY, &arg_fds, "N:PATH, opened for reading and writing, or N:close", "WHICH"},
@@ -160,6 +161,7 @@ static pid_t parse_options(int argc, char **argv, CloneSpec *ret)
         ret->session = arg_session;
         ret->notes = arg_notes;
         ret->tree = arg_tree;
+        ret->same_pids = arg_same_pids;
         ret->tree_max = TREE_MAX;
         for (char **f = arg_fds; f && *f; f++)
                 if (!read_fd(*f, &ret->fds)) {

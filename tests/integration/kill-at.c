@@ -16,12 +16,13 @@
 #include <unistd.h>
 
 /*
- *     kill-at [--error=NUMBER] N COMMAND...
+ *     kill-at [--alone] [--error=NUMBER] N COMMAND...
  *     kill-at --error=NUMBER --pid=PID N
  *
  * Runs COMMAND and kills it with SIGKILL when it is about to make its Nth system call, counting from its first
  * pidfd_open(2) on, with which it takes hold of its target: before that it is a program that starts. Children that it makes
- * are followed, their calls count too, and they are killed with it: a worker may be more than one process. Says "killed N" or "ended
+ * are followed, their calls count too, and they are killed with it: a worker may be more than one process. Alone it is not so:
+ * what COMMAND makes is left to itself. Says "killed N" or "ended
  * STATUS CALLS" as the last line on stderr.
  *
  * With an error COMMAND goes on, but its Nth call is not made and gives that error (0: one that goes with the call); a line "failed
@@ -185,8 +186,9 @@ static void kill_all(void)
                 ;
 }
 
-static pid_t start(char **argv)
+static pid_t start(char **argv, bool alone)
 {
+        const long follow = alone ? 0 : PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE;
         pid_t pid = fork();
         int status;
 
@@ -205,8 +207,7 @@ static pid_t start(char **argv)
                 (void) fprintf(stderr, "kill-at: %s does not start\n", argv[0]);
                 exit(EXIT_FAILURE);
         }
-        (void) ptrace(PTRACE_SETOPTIONS, pid, NULL,
-                        PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE);
+        (void) ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL | follow);
         (void) ptrace(PTRACE_SYSCALL, pid, NULL, NULL);
         return pid;
 }
@@ -216,23 +217,26 @@ int main(int argc, char **argv)
         long limit, calls = 0, failing = 0;
         const char *error = NULL, *other = NULL;
         pid_t main_pid, failed_pid = 0;
+        bool alone = false;
 
         for (; argc > 1 && argv[1][0] == '-'; argc--, argv++)
                 if (strip(argv[1], "--error="))
                         error = strip(argv[1], "--error=");
+                else if (strcmp(argv[1], "--alone") == 0)
+                        alone = true;
                 else if (strip(argv[1], "--pid="))
                         other = strip(argv[1], "--pid=");
                 else
                         break;
         limit = argc > 1 ? strtol(argv[1], NULL, 10) : 0;
         if (limit <= 0 || (other ? !error || argc != 2 : argc < 3)) {
-                (void) fprintf(stderr, "Usage: kill-at [--error=NUMBER] N COMMAND..., kill-at --error=NUMBER --pid=PID N\n");
+                (void) fprintf(stderr, "Usage: kill-at [--alone] [--error=NUMBER] N COMMAND..., kill-at --error=NUMBER --pid=PID N\n");
                 return EXIT_FAILURE;
         }
         if (other)
                 return fail_at((pid_t) strtol(other, NULL, 10), limit, atoi(error));
 
-        main_pid = start(argv + 2);
+        main_pid = start(argv + 2, alone);
         (void) find(main_pid);
 
         for (;;) {

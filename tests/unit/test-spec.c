@@ -101,6 +101,20 @@ static void test_bad(void)
         INVALID("count is 0", "a{sv}", 2, "stopped", "b", 1, "count", "u", 0U);
 }
 
+static void test_same_pids(void)
+{
+        CloneSpec s;
+
+        g_assert_cmpint(read_options(&s, NULL, "a{sv}", 0), ==, 0);
+        g_assert_false(s.same_pids);
+        g_assert_cmpint(read_options(&s, NULL, "a{sv}", 2, "same-pids", "b", 1, "tree", "b", 1), ==, 0);
+        g_assert_true(s.same_pids && s.tree);
+        g_assert_cmpint(read_options(&s, NULL, "a{sv}", 2, "same-pids", "b", 0, "count", "u", 2U), ==, 0);
+        g_assert_false(s.same_pids);
+        INVALID("same-pids has the D-Bus type s, b was", "a{sv}", 1, "same-pids", "s", "true");
+        INVALID("count is 2, with same-pids only 1 was expected", "a{sv}", 2, "same-pids", "b", 1, "count", "u", 2U);
+}
+
 static void test_tree(void)
 {
         CloneSpec s;
@@ -284,6 +298,7 @@ int main(int argc, char *argv[])
         g_test_add_func("/spec/all", test_all);
         g_test_add_func("/spec/bad", test_bad);
         g_test_add_func("/spec/tree", test_tree);
+        g_test_add_func("/spec/same-pids", test_same_pids);
         g_test_add_func("/spec/fds", test_fds);
         g_test_add_func("/spec/bad-fds", test_bad_fds);
         g_test_add_func("/spec/too-many-fds", test_too_many_fds);

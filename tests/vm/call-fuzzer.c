@@ -120,7 +120,7 @@ static pid_t start_prey(Prey which, Who owner)
                         if (pthread_create(&t, NULL, sleep_for_ever, NULL) != 0)
                                 _exit(2);
         for (pid = getpid();; (void) usleep(500))
-                if (syscall(SYS_getpid) == pid) /* a clone does not count */
+                if (syscall(SYS_getpid) == pid && syscall(SYS_getppid) != 0) /* a clone does not count, nor one in a PID namespace of its own */
                         (void) __atomic_add_fetch(&shared->beats[which], 1, __ATOMIC_RELAXED);
 }
 
@@ -172,8 +172,23 @@ static uint64_t some_flags(void)
         if (one_in(20))
                 return rnd(0);
         for (uint64_t n = rnd(5); n > 0; n--)
-                flags |= UINT64_C(1) << rnd(one_in(20) ? 64 : 15);
+                flags |= UINT64_C(1) << rnd(one_in(20) ? 64 : 16);
         return flags;
+}
+
+static pid_t init; /* of the PID namespace of this batch; 0: it may have none */
+
+static void make_init(void)
+{
+        pid_t pid = (pid_t) syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, NULL, NULL, NULL, 0);
+
+        if (pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                for (;;)
+                        if (waitpid(-1, NULL, 0) < 0)
+                                (void) usleep(1000);
+        }
+        init = pid > 0 ? pid : 0;
 }
 
 static void fill(struct remfork_args *a, uint8_t *edge)
@@ -211,11 +226,13 @@ static void fill(struct remfork_args *a, uint8_t *edge)
                 a->parent = (uint64_t) syscall(SYS_pidfd_open, prey[rnd(PREY_MAX)], 0);
         if (a->flags & REMFORK_PGRP_PIDFD || one_in(20))
                 a->pgrp = (uint64_t) syscall(SYS_pidfd_open, prey[rnd(PREY_MAX)], 0);
+        if (a->flags & REMFORK_SAME_PIDS || one_in(20))
+                a->pidns = (uint64_t) syscall(SYS_pidfd_open, one_in(4) ? prey[rnd(PREY_MAX)] : init, 0);
 }
 
 static size_t some_size(void)
 {
-        static const size_t sizes[] = {0, 8, 55, 56, 57, 64, 95, 97, 104, 111, 113, 120, 4096, 4097, 65536};
+        static const size_t sizes[] = {0, 8, 55, 56, 57, 64, 95, 97, 104, 111, 113, 119, 120, 121, 128, 4096, 4097, 65536};
 
         return one_in(4) ? sizes[rnd(sizeof(sizes) / sizeof(sizes[0]))] : one_in(20) ? rnd(0) : one_in(3) ? 56 : sizeof(struct remfork_args);
 }
@@ -258,6 +275,7 @@ static void run_batch(Who who)
         if (edge == MAP_FAILED || mprotect(edge + 4096, 4096, PROT_NONE) < 0)
                 _exit(2);
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        make_init();
         become(who);
         for (int fd = FIRST_FD; fd > 3; fd--) /* new descriptors are above those that are to stay */
                 if (fcntl(fd - 1, F_GETFD) < 0)
